@@ -1,0 +1,13 @@
+//! One binary for all cross-stage tests: linking is what costs. A module an area.
+
+mod bus;
+mod browser;
+mod edges;
+mod executor;
+mod gateway;
+mod goldens;
+mod ingest;
+mod ledger;
+mod pipeline;
+mod rights;
+mod strategy;
