@@ -1,1 +1,11 @@
-//! gateway
+//! The gateway: REST, WebSocket fan-out and the dashboard. It says nothing on the bus; it only shows.
+//!
+//! Pure: `channel` (what may be asked for), `protocol` (the words), `outbox` (what waits for a slow client),
+//! `view` (the fold that REST answers from). Shell, behind the feature `stage`: `feed` (facts in), `hub` (clients),
+//! `ws`, `rest`, `server`.
+
+pub mod config;
+pub mod channel;
+pub mod protocol;
+pub mod outbox;
+pub mod view;
