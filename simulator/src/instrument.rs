@@ -1,0 +1,285 @@
+//! What the stand-ins trade: symbols in each venue's own spelling, and the price and size grids.
+
+use std::fmt::Write;
+
+/// The venues that the simulator can stand in for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum VenueId {
+    BinanceSpot,
+    BinanceUsdm,
+    BinanceCoinm,
+    Deribit,
+}
+
+impl VenueId {
+    pub const ALL: [Self; 4] = [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit];
+
+    /// The name that the rest of Tapeline uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BinanceSpot => "binance",
+            Self::BinanceUsdm => "binance-usdm",
+            Self::BinanceCoinm => "binance-coinm",
+            Self::Deribit => "deribit",
+        }
+    }
+
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|v| v.name() == text)
+            .ok_or_else(|| format!("venue `{text}` is not one of {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+/// A decimal grid: the value of `units` steps is `units * m / 10^s`, printed with `digits` decimals.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grid {
+    /// Mantissa of one step.
+    pub m: i64,
+    /// Scale of one step.
+    pub s: u32,
+    /// Decimals that the venue prints; at least `s`.
+    pub digits: u32,
+}
+
+impl Grid {
+    pub const fn new(m: i64, s: u32, digits: u32) -> Self {
+        Self { m, s, digits }
+    }
+    /// One step as a float, for the fair-value process only.
+    pub fn step(self) -> f64 {
+        self.m as f64 / pow10(self.s) as f64
+    }
+    pub fn text(self, units: i64) -> String {
+        let mut out = String::new();
+        self.put(&mut out, units);
+        out
+    }
+    pub fn put(self, out: &mut String, units: i64) {
+        put_decimal(out, i128::from(units) * i128::from(self.m), self.s, self.digits);
+    }
+    /// As a JSON number that reads back as a float: `61800.5`, `20.0`.
+    pub fn number(self, units: i64) -> String {
+        decimal_number(i128::from(units) * i128::from(self.m), self.s)
+    }
+    /// How many whole steps a decimal text is; `None` when it is not a decimal or not on the grid.
+    pub fn units(self, text: &str) -> Option<i64> {
+        let value = schemas::num::parse_decimal(text).ok()?;
+        let step = rust_decimal::Decimal::new(self.m, self.s);
+        let steps = value.checked_div(step)?;
+        if !steps.fract().is_zero() {
+            return None;
+        }
+        i64::try_from(steps.trunc().mantissa() / 10i128.pow(steps.trunc().scale())).ok()
+    }
+    /// Digits without trailing zeros beyond what one step needs.
+    pub fn step_text(self) -> String {
+        self.text(1)
+    }
+}
+
+pub const fn pow10(n: u32) -> i128 {
+    10i128.pow(n)
+}
+
+/// `mantissa / 10^scale` with exactly `digits` decimals; further digits are cut.
+pub fn put_decimal(out: &mut String, mantissa: i128, scale: u32, digits: u32) {
+    let value = if digits >= scale { mantissa * pow10(digits - scale) } else { mantissa / pow10(scale - digits) };
+    let (sign, value) = if value < 0 { ("-", -value) } else { ("", value) };
+    let unit = pow10(digits);
+    // Writing to a String cannot fail.
+    let _ = match digits {
+        0 => write!(out, "{sign}{value}"),
+        _ => write!(out, "{sign}{}.{:0width$}", value / unit, value % unit, width = digits as usize),
+    };
+}
+
+/// The same as text.
+pub fn decimal_text(mantissa: i128, scale: u32, digits: u32) -> String {
+    let mut out = String::new();
+    put_decimal(&mut out, mantissa, scale, digits);
+    out
+}
+
+/// A JSON float with one decimal at least and no trailing zeros after it.
+pub fn decimal_number(mantissa: i128, scale: u32) -> String {
+    let mut text = decimal_text(mantissa, scale, scale.max(1));
+    while text.ends_with('0') && !text.ends_with(".0") {
+        text.pop();
+    }
+    text
+}
+
+/// One tradable thing on one venue.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Spec {
+    pub venue: VenueId,
+    /// The venue's own spelling, such as `BTCUSDT`, `BTCUSD_PERP`, `BTC-PERPETUAL`.
+    pub symbol: String,
+    pub base: String,
+    pub quote: String,
+    pub price: Grid,
+    pub size: Grid,
+    /// Sizes are USD (Deribit) or contracts (COIN-M), settled in the base coin.
+    pub inverse: bool,
+    /// USD or coins of one contract; 1 where sizes are coins.
+    pub contract_size: i64,
+    pub perpetual: bool,
+    /// Where the fair value begins, quote per base.
+    pub start_price: f64,
+    /// Smallest order in whole quote units.
+    pub min_notional: i64,
+}
+
+/// Coins that have a known grid: start price, spot tick, spot lot, USD-M tick, USD-M lot, Deribit tick, Deribit lot.
+type Coin = (&'static str, f64, Grid, Grid, Grid, Grid, Grid, Grid);
+const fn g(m: i64, s: u32, digits: u32) -> Grid {
+    Grid::new(m, s, digits)
+}
+const COINS: &[Coin] = &[
+    ("BTC", 61_800.0, g(1, 2, 8), g(1, 5, 8), g(1, 1, 2), g(1, 3, 3), g(5, 1, 1), g(10, 0, 0)),
+    ("ETH", 2_650.0, g(1, 2, 8), g(1, 4, 8), g(1, 2, 2), g(1, 3, 3), g(5, 2, 2), g(1, 0, 0)),
+    ("BNB", 520.0, g(1, 1, 8), g(1, 3, 8), g(1, 2, 2), g(1, 2, 2), g(5, 2, 2), g(1, 1, 1)),
+    ("SOL", 155.0, g(1, 2, 8), g(1, 3, 8), g(1, 2, 2), g(1, 0, 0), g(1, 2, 2), g(1, 1, 1)),
+    ("XRP", 0.58, g(1, 4, 8), g(1, 0, 8), g(1, 4, 4), g(1, 1, 1), g(1, 4, 4), g(1, 0, 0)),
+    ("ADA", 0.35, g(1, 4, 8), g(1, 1, 8), g(1, 4, 4), g(1, 0, 0), g(1, 4, 4), g(1, 0, 0)),
+    ("DOGE", 0.105, g(1, 5, 8), g(1, 0, 8), g(1, 5, 5), g(1, 0, 0), g(1, 5, 5), g(1, 0, 0)),
+    ("AVAX", 22.0, g(1, 2, 8), g(1, 2, 8), g(1, 3, 3), g(1, 0, 0), g(1, 3, 3), g(1, 1, 1)),
+    ("LTC", 62.0, g(1, 2, 8), g(1, 3, 8), g(1, 2, 2), g(1, 3, 3), g(1, 2, 2), g(1, 1, 1)),
+    ("LINK", 10.5, g(1, 2, 8), g(1, 2, 8), g(1, 3, 3), g(1, 2, 2), g(1, 3, 3), g(1, 0, 0)),
+];
+const QUOTES: &[&str] = &["USDT", "USDC", "FDUSD", "BUSD", "TUSD", "EUR", "USD"];
+
+impl Spec {
+    /// Reads `BTCUSDT`, `BTCUSD_PERP`, `BTC-PERPETUAL`, `SOL_USDC-PERPETUAL`, each with an optional `@PRICE` to begin
+    /// at, and spells it as `venue` does: `BTCUSDT` is `BTCUSD_PERP` on COIN-M and `BTC-PERPETUAL` on Deribit.
+    pub fn parse(venue: VenueId, text: &str) -> Result<Self, String> {
+        let (name, price) = match text.split_once('@') {
+            Some((name, price)) => {
+                let price: f64 = price.parse().map_err(|_| format!("`{price}` in `{text}` is not a price"))?;
+                if !(price.is_finite() && price > 0.0) {
+                    return Err(format!("the price in `{text}` must be above zero"));
+                }
+                (name, Some(price))
+            }
+            None => (text, None),
+        };
+        let (base, quote) = pair(&name.to_ascii_uppercase())
+            .ok_or_else(|| format!("symbol `{name}` has none of the quotes {}", QUOTES.join(" ")))?;
+        Ok(Self::build(venue, &base, &quote, price))
+    }
+
+    fn build(venue: VenueId, base: &str, quote: &str, price: Option<f64>) -> Self {
+        let known = COINS.iter().find(|c| c.0 == base);
+        let start_price = price.or(known.map(|c| c.1)).unwrap_or(10.0);
+        // An unknown coin gets five digits of price and a lot worth about a tenth of a quote unit.
+        let mut s = 0;
+        while s < 8 && start_price * (pow10(s) as f64) < 10_000.0 {
+            s += 1;
+        }
+        let mut lot_s = 0;
+        while lot_s < 6 && start_price / (pow10(lot_s) as f64) > 0.5 {
+            lot_s += 1;
+        }
+        let (inverse, contract_size) = match (venue, base) {
+            (VenueId::BinanceCoinm, "BTC") => (true, 100),
+            (VenueId::BinanceCoinm, _) => (true, 10),
+            (VenueId::Deribit, "BTC") => (true, 10),
+            (VenueId::Deribit, "ETH") => (true, 1),
+            _ => (false, 1),
+        };
+        let (price, size) = match (venue, known) {
+            (VenueId::BinanceSpot, Some(c)) => (c.2, c.3),
+            (VenueId::BinanceSpot, None) => (g(1, s, 8), g(1, lot_s, 8)),
+            (VenueId::BinanceUsdm, Some(c)) => (c.4, c.5),
+            (VenueId::BinanceCoinm, Some(c)) => (Grid::new(c.4.m, c.4.s, c.4.s), g(1, 0, 0)),
+            (VenueId::BinanceCoinm, None) => (g(1, s, s), g(1, 0, 0)),
+            (VenueId::Deribit, Some(c)) => (c.6, c.7),
+            (VenueId::BinanceUsdm | VenueId::Deribit, None) => (g(1, s, s), g(1, lot_s, lot_s)),
+        };
+        let symbol = match venue {
+            VenueId::BinanceSpot | VenueId::BinanceUsdm => format!("{base}{quote}"),
+            VenueId::BinanceCoinm => format!("{base}USD_PERP"),
+            VenueId::Deribit if inverse => format!("{base}-PERPETUAL"),
+            VenueId::Deribit => format!("{base}_USDC-PERPETUAL"),
+        };
+        let quote = match venue {
+            VenueId::BinanceSpot | VenueId::BinanceUsdm => quote,
+            VenueId::Deribit if !inverse => "USDC",
+            _ => "USD",
+        };
+        Self {
+            venue,
+            symbol,
+            base: base.to_owned(),
+            quote: quote.to_owned(),
+            price,
+            size,
+            inverse,
+            contract_size,
+            perpetual: venue != VenueId::BinanceSpot,
+            start_price,
+            min_notional: if venue == VenueId::BinanceUsdm { 100 } else { 5 },
+        }
+    }
+
+    /// Value of a size at a price in quote currency (inverse: in base coin) as mantissa and scale.
+    pub fn value(&self, price: i64, size: i64) -> (i128, u32) {
+        if self.inverse {
+            let coins = i128::from(size) * i128::from(self.size.m) * pow10(self.price.s + 8);
+            let per_contract = if self.venue == VenueId::BinanceCoinm { i128::from(self.contract_size) } else { 1 };
+            let price = (i128::from(price) * i128::from(self.price.m)).max(1);
+            return (coins * per_contract / (price * pow10(self.size.s)), 8);
+        }
+        let value = i128::from(price) * i128::from(self.price.m) * i128::from(size) * i128::from(self.size.m);
+        (value, self.price.s + self.size.s)
+    }
+}
+
+fn pair(name: &str) -> Option<(String, String)> {
+    if let Some(rest) = name.strip_suffix("-PERPETUAL") {
+        let (base, quote) = rest.split_once('_').unwrap_or((rest, "USD"));
+        return Some((base.to_owned(), quote.to_owned())).filter(|(b, _)| !b.is_empty());
+    }
+    let name = name.strip_suffix("_PERP").unwrap_or(name);
+    QUOTES
+        .iter()
+        .find_map(|q| name.strip_suffix(q).map(|b| (b.to_owned(), (*q).to_owned())))
+        .filter(|(b, _)| !b.is_empty() && b.bytes().all(|c| c.is_ascii_alphanumeric()))
+        // A COIN-M name asks for the dollar price of the coin.
+        .map(|(b, q)| if q == "USD" { (b, "USDT".to_owned()) } else { (b, q) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_symbol_is_spelled_as_each_venue_does() {
+        let names = VenueId::ALL.map(|v| Spec::parse(v, "BTCUSDT").unwrap().symbol);
+        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL"]);
+        assert_eq!(Spec::parse(VenueId::Deribit, "SOLUSDT").unwrap().symbol, "SOL_USDC-PERPETUAL");
+        assert_eq!(Spec::parse(VenueId::BinanceSpot, "BTC-PERPETUAL").unwrap().symbol, "BTCUSD");
+        assert_eq!(Spec::parse(VenueId::BinanceSpot, "ETHUSDT@3000.5").unwrap().start_price, 3000.5);
+        for bad in ["BTCXYZ", "USDT", "BTCUSDT@", "BTCUSDT@-1", ""] {
+            assert!(Spec::parse(VenueId::BinanceSpot, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_print_as_the_venue_prints_them_and_read_back() {
+        let spot = Spec::parse(VenueId::BinanceSpot, "BTCUSDT").unwrap();
+        assert_eq!(spot.price.text(6_183_763), "61837.63000000");
+        assert_eq!(spot.price.units("61837.63"), Some(6_183_763));
+        assert_eq!(spot.price.units("61837.635"), None);
+        assert_eq!(spot.size.units("1e2"), Some(10_000_000));
+        let deribit = Spec::parse(VenueId::Deribit, "BTCUSDT").unwrap();
+        assert_eq!(deribit.price.number(126_649), "63324.5");
+        assert_eq!(deribit.size.number(2), "20.0");
+        assert_eq!(deribit.size.units("25"), None);
+        assert_eq!(decimal_text(-88_170, 3, 2), "-88.17");
+        let (m, s) = deribit.value(deribit.price.units("50000").unwrap(), deribit.size.units("1000").unwrap());
+        assert_eq!(decimal_text(m, s, 8), "0.02000000");
+    }
+}
