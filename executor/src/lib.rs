@@ -1,1 +1,28 @@
-//! executor
+//! Order life cycle and the venues that fill.
+//!
+//! The core hears the desk (orders, cancels, trading state, market data) and says what became of every order:
+//! `Sending`, `Ack`, `Fill`, `Reject`, `Done`, `Funding`. It decides nothing about positions; it only refuses what
+//! the trading state forbids and keeps the protective orders that an entry asked for. `sim` and `paper` are one
+//! fill engine: only the source of the facts differs, and facts are the only clock.
+//!
+//! Absent on purpose: sockets, keys and retries. A live venue is another [`venue::ExecVenue`].
+
+pub mod config;
+pub mod core;
+
+pub mod bracket;
+pub mod engine;
+pub mod fill;
+pub mod market;
+pub mod order;
+pub mod position;
+pub mod venue;
+
+#[cfg(feature = "stage")]
+pub mod run;
+
+pub use crate::config::Config;
+pub use crate::core::{ExecutorCore, In, Out};
+
+#[cfg(test)]
+mod tape;
