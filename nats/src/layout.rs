@@ -1,0 +1,357 @@
+//! Every stream and bucket of the topology. An operator applies it; stages have no right to.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{
+    Compression, Config as Stream, DiscardPolicy, Source, StorageType, SubjectTransform,
+};
+use schemas::subject::{self, escape, stream};
+
+use crate::bus::{Bus, why};
+use crate::config::LayoutBounds;
+use crate::error::BusError;
+use crate::kv;
+
+const PARTITIONS: &str = "tapeline.partitions";
+
+/// What a deployment consists of; its streams follow from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub venues: Vec<String>,
+    pub accounts: Vec<String>,
+    /// LLM traders.
+    pub traders: Vec<String>,
+    /// Frozen when a venue's stream is created.
+    pub partitions: u32,
+}
+
+/// A source of a sequencer.
+struct Wanted {
+    stream: String,
+    /// Empty: everything.
+    filters: Vec<String>,
+    /// False: a sequencer that is created later hears only what is stored from then on.
+    from_first: bool,
+}
+
+impl Layout {
+    /// Creates what is absent and updates what differs; a second call changes nothing. A venue whose stream was
+    /// created with another number of partitions is refused.
+    ///
+    /// A sequencer that is created later than its sources starts behind what they hold (an account does not trade
+    /// the past), except for configuration and instruments, which it hears from their beginning.
+    pub async fn apply(&self, operator: &Bus) -> Result<(), BusError> {
+        let bounds = operator.config().layout.clone();
+        for config in self.buckets(&bounds).into_iter().chain(self.plain(&bounds)) {
+            put(operator, config).await?;
+        }
+        for (config, wanted) in self.sequencers(&bounds) {
+            put_sequencer(operator, config, wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// Names of all streams, `KV_` ones included.
+    pub fn streams(&self) -> Vec<String> {
+        let bounds = crate::config::Config::default().layout;
+        let sequencers = self.sequencers(&bounds).into_iter().map(|(config, _)| config);
+        self.buckets(&bounds).into_iter().chain(self.plain(&bounds)).chain(sequencers).map(|s| s.name).collect()
+    }
+
+    fn buckets(&self, bounds: &LayoutBounds) -> Vec<Stream> {
+        let bucket = |name: &str, history: i64| Stream {
+            name: kv::stream(name),
+            subjects: vec![kv::subject(name, ">")],
+            max_messages_per_subject: history,
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            num_replicas: bounds.replicas,
+            ..Stream::default()
+        };
+        let mut lease = bucket(stream::KV_LEASE, 1);
+        lease.allow_message_ttl = true;
+        lease.subject_delete_marker_ttl = Some(Duration::from_secs(1));
+        vec![
+            bucket(stream::KV_CHECKPOINT, 5),
+            // Long enough that a restarted risk task finds its own mirror behind what operators wrote since.
+            bucket(stream::KV_CONFIG, 16),
+            bucket(stream::KV_INSTRUMENTS, 1),
+            lease,
+        ]
+    }
+
+    /// Streams that tasks write.
+    fn plain(&self, bounds: &LayoutBounds) -> Vec<Stream> {
+        let mut streams = Vec::new();
+        for venue in &self.venues {
+            streams.push(Stream {
+                max_bytes: bounds.raw_bytes_max,
+                compression: Some(Compression::S2),
+                deny_delete: true,
+                deny_purge: true,
+                metadata: HashMap::from([(PARTITIONS.to_owned(), self.partitions.to_string())]),
+                ..log(stream::raw(venue), vec![format!("raw.*.{venue}.>")], bounds.raw_days, bounds)
+            });
+            for p in 0..self.partitions {
+                let market = ["candle", "indicator", "late"].map(|kind| format!("{kind}.{p}.{venue}.>"));
+                streams.push(log(stream::aggregate(venue, p), market.to_vec(), bounds.aggregate_days, bounds));
+                let signals = vec![format!("signal.{p}.*.{venue}.>")];
+                streams.push(log(stream::signal(venue, p), signals, bounds.signal_days, bounds));
+            }
+        }
+        let external = vec!["signal.ext.>".to_owned()];
+        streams.push(log(stream::SIGNAL_EXTERNAL.to_owned(), external, bounds.signal_days, bounds));
+        for trader in &self.traders {
+            let days = bounds.signal_days;
+            let part = |part: &str| subject::llm(trader, part);
+            streams.push(log(stream::llm_prompt(trader), vec![part("prompt")], days, bounds));
+            streams.push(log(stream::llm_reply(trader), vec![part("reply")], days, bounds));
+            let said = vec![part("verdict"), format!("signal.llm.{}.>", escape(trader))];
+            streams.push(log(stream::llm_signal(trader), said, days, bounds));
+        }
+        for account in &self.accounts {
+            let name = escape(account);
+            let under = |kinds: &[&str]| kinds.iter().map(|kind| format!("{kind}.{name}.>")).collect::<Vec<_>>();
+            let mut said = under(&["intent", "order", "cancel", "refusal", "position"]);
+            said.extend([subject::account("account", account), subject::account("state", account)]);
+            streams.push(log(stream::risk(account), said, bounds.risk_days, bounds));
+            streams.push(Stream {
+                max_age: Duration::ZERO,
+                max_messages: bounds.exec_messages_max,
+                discard: DiscardPolicy::New,
+                deny_delete: true,
+                deny_purge: true,
+                ..log(
+                    stream::exec(account),
+                    under(&["sending", "ack", "fill", "reject", "done", "funding"]),
+                    bounds.risk_days,
+                    bounds,
+                )
+            });
+        }
+        streams
+    }
+
+    /// Streams whose order is the merge order of their sources.
+    fn sequencers(&self, bounds: &LayoutBounds) -> Vec<(Stream, Vec<Wanted>)> {
+        let part = |stream: String, filters: Vec<String>| Wanted { stream, filters, from_first: false };
+        let markets = || self.venues.iter().flat_map(|venue| (0..self.partitions).map(move |p| (venue, p)));
+        let mut sequencers = Vec::new();
+        for trader in &self.traders {
+            let sources = markets()
+                .map(|(venue, p)| {
+                    let seen = ["candle", "indicator"].map(|kind| format!("{kind}.{p}.{venue}.>"));
+                    part(stream::aggregate(venue, p), seen.to_vec())
+                })
+                .collect();
+            sequencers.push((log(stream::llm_desk(trader), Vec::new(), bounds.desk_days, bounds), sources));
+        }
+        for account in &self.accounts {
+            let name = escape(account);
+            let mut sources: Vec<Wanted> = Vec::new();
+            for venue in &self.venues {
+                let mut seen: Vec<_> =
+                    ["trade", "quote", "ticker", "gap"].iter().map(|kind| format!("raw.*.{venue}.{kind}.*")).collect();
+                // Every partition carries the same venue clock; the desk needs it once.
+                seen.push(subject::clock(0, venue));
+                sources.push(part(stream::raw(venue), seen));
+            }
+            sources.extend(markets().map(|(venue, p)| part(stream::signal(venue, p), Vec::new())));
+            sources.push(part(stream::SIGNAL_EXTERNAL.to_owned(), Vec::new()));
+            sources.extend(
+                self.traders.iter().map(|t| part(stream::llm_signal(t), vec![format!("signal.llm.{}.>", escape(t))])),
+            );
+            let orders =
+                vec![format!("order.{name}.>"), format!("cancel.{name}.>"), subject::account("state", account)];
+            sources.push(part(stream::risk(account), orders));
+            sources.push(part(stream::exec(account), Vec::new()));
+            let state = kv::subject(stream::KV_CONFIG, &stream::desk_state_key(account));
+            sources.push(Wanted { stream: kv::stream(stream::KV_CONFIG), filters: vec![state], from_first: true });
+            let instruments = kv::stream(stream::KV_INSTRUMENTS);
+            sources.push(Wanted { stream: instruments, filters: Vec::new(), from_first: true });
+            sequencers.push((log(stream::desk(account), Vec::new(), bounds.desk_days, bounds), sources));
+        }
+        sequencers
+    }
+}
+
+/// A file-backed log with an age limit that drops the old first.
+fn log(name: String, subjects: Vec<String>, days: u64, bounds: &LayoutBounds) -> Stream {
+    Stream {
+        name,
+        subjects,
+        max_age: Duration::from_secs(days * 86_400),
+        discard: DiscardPolicy::Old,
+        storage: StorageType::File,
+        num_replicas: bounds.replicas,
+        allow_direct: true,
+        ..Stream::default()
+    }
+}
+
+async fn existing(bus: &Bus, name: &str) -> Result<Option<Stream>, BusError> {
+    match bus.stream(name).await {
+        Ok(_) => {}
+        Err(BusError::StreamAbsent { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    match bus.js().get_stream(name).await {
+        Ok(stream) => Ok(Some(stream.cached_info().config.clone())),
+        Err(error) => Err(BusError::Config(format!("stream {name}: {}", why(&error)))),
+    }
+}
+
+async fn put(bus: &Bus, config: Stream) -> Result<(), BusError> {
+    let failed = |what: &str, name: &str, error: &dyn std::error::Error| {
+        BusError::Config(format!("{what} stream {name}: {}", why(error)))
+    };
+    let Some(there) = existing(bus, &config.name).await? else {
+        let name = config.name.clone();
+        return match bus.js().create_stream(config).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(failed("create", &name, &error)),
+        };
+    };
+    if let (Some(frozen), Some(asked)) = (there.metadata.get(PARTITIONS), config.metadata.get(PARTITIONS))
+        && frozen != asked
+    {
+        return Err(BusError::Config(format!(
+            "stream {} was created with {frozen} partitions, {asked} are asked for; partitions are frozen for the life of a stream",
+            config.name
+        )));
+    }
+    if same(&there, &config) {
+        return Ok(());
+    }
+    match bus.js().update_stream(config.clone()).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(failed("update", &config.name, &error)),
+    }
+}
+
+/// Whether an update would change anything; the server fills in what we leave open.
+fn same(there: &Stream, wanted: &Stream) -> bool {
+    let bound = |n: i64| if n <= 0 { -1 } else { n };
+    let sources = |s: &Stream| {
+        let mut list: Vec<_> = s
+            .sources
+            .iter()
+            .flatten()
+            .map(|s| {
+                (
+                    s.name.clone(),
+                    s.start_sequence,
+                    s.subject_transforms.iter().map(|t| t.source.clone()).collect::<Vec<_>>(),
+                )
+            })
+            .collect();
+        list.sort();
+        list
+    };
+    there.subjects == wanted.subjects
+        && there.max_age == wanted.max_age
+        && bound(there.max_bytes) == bound(wanted.max_bytes)
+        && bound(there.max_messages) == bound(wanted.max_messages)
+        && bound(there.max_messages_per_subject) == bound(wanted.max_messages_per_subject)
+        && there.discard == wanted.discard
+        && there.num_replicas == wanted.num_replicas
+        && there.allow_direct == wanted.allow_direct
+        && there.deny_delete == wanted.deny_delete
+        && there.deny_purge == wanted.deny_purge
+        && sources(there) == sources(wanted)
+}
+
+/// A source keeps where it started; a new one starts behind what its stream holds, unless it wants all of it.
+async fn put_sequencer(bus: &Bus, mut config: Stream, wanted: Vec<Wanted>) -> Result<(), BusError> {
+    let there = existing(bus, &config.name).await?;
+    let mut sources = Vec::with_capacity(wanted.len());
+    for source in wanted {
+        let known = there.iter().flat_map(|s| s.sources.iter().flatten()).find(|known| known.name == source.stream);
+        let start_sequence = match known {
+            Some(known) => known.start_sequence,
+            None if source.from_first => None,
+            None => match bus.stream(&source.stream).await?.last_seq {
+                0 => None,
+                last => Some(last + 1),
+            },
+        };
+        sources.push(Source {
+            name: source.stream,
+            start_sequence,
+            // One consumer for all filters keeps the source's own order. An empty destination changes no subject.
+            subject_transforms: source
+                .filters
+                .into_iter()
+                .map(|filter| SubjectTransform { source: filter, destination: String::new() })
+                .collect(),
+            ..Source::default()
+        });
+    }
+    config.sources = Some(sources);
+    put(bus, config).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        Layout {
+            venues: vec!["binance".into(), "binance-usdm".into()],
+            accounts: vec!["main".into()],
+            traders: vec!["owl".into()],
+            partitions: 2,
+        }
+    }
+
+    #[test]
+    fn no_two_streams_take_the_same_subject() {
+        let bounds = crate::config::Config::default().layout;
+        let layout = layout();
+        let mut all: Vec<String> = layout.plain(&bounds).into_iter().flat_map(|s| s.subjects).collect();
+        all.extend(layout.buckets(&bounds).into_iter().flat_map(|s| s.subjects));
+        for (i, a) in all.iter().enumerate() {
+            for b in &all[i + 1..] {
+                assert!(!overlap(a, b), "{a} and {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_desk_hears_signals_marks_orders_fills_and_configuration() {
+        let bounds = crate::config::Config::default().layout;
+        let sequencers = layout().sequencers(&bounds);
+        let (_, sources) = sequencers.iter().find(|(s, _)| s.name == "DESK_main").unwrap();
+        let names: Vec<&str> = sources.iter().map(|s| s.stream.as_str()).collect();
+        let heard = [
+            "RAW_BINANCE",
+            "RAW_BINANCE-USDM",
+            "SIG_BINANCE_0",
+            "SIG_BINANCE-USDM_1",
+            "SIG_EXT",
+            "SIG_LLM_owl",
+            "RISK_main",
+            "EXEC_main",
+            "KV_cfg",
+            "KV_instruments",
+        ];
+        for stream in heard {
+            assert!(names.contains(&stream), "{stream} is not among {names:?}");
+        }
+    }
+
+    fn overlap(a: &str, b: &str) -> bool {
+        let (mut a, mut b) = (a.split('.'), b.split('.'));
+        loop {
+            match (a.next(), b.next()) {
+                (None, None) => return true,
+                (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+                (Some(x), Some(y)) if x == y || x == "*" || y == "*" => {}
+                _ => return false,
+            }
+        }
+    }
+}

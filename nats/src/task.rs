@@ -1,0 +1,371 @@
+//! The stage loop: runs one pure core on one input stream and one output stream.
+//!
+//! open: checkpoint, halt rules. run: hear, handle, push, and every N inputs or T ms drain, mirror, checkpoint.
+//! Starting is recovering: what the output stream holds beyond the checkpoint is regenerated and compared.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use schemas::{Core, Listen, Place, Speak};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::Bus;
+use crate::checkpoint::{self, Checkpoint, Header};
+use crate::config::ms;
+use crate::error::BusError;
+use crate::kv;
+use crate::leader;
+use crate::reader::{Message, Reader};
+use crate::telemetry::TaskStats;
+use crate::writer::Writer;
+
+/// Which output a mirrored KV entry shows: `<stream>:<seq>`.
+const MIRROR_OF: &str = "Tapeline-Output";
+
+/// One task: its key within the stage and its two streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskSpec {
+    /// `binance.3`, `main`: the checkpoint is `<stage>.<key>`.
+    pub key: String,
+    pub input: String,
+    /// One subject with wildcards; `>` for the whole stream.
+    pub filter: String,
+    /// Written by this task and nobody else.
+    pub output: String,
+}
+
+/// What an operator may let pass at a start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    /// A checkpoint of another code version, when nothing is to be regenerated behind it.
+    pub version: bool,
+    /// Lost outputs and lost or rewritten input: go on behind them.
+    pub loss: bool,
+}
+
+/// Runs `core` until `stop`, or until the task halts. At `stop` it drains and writes a checkpoint.
+pub async fn run<C: Core>(
+    bus: &Bus,
+    spec: &TaskSpec,
+    mut core: C,
+    accept: Accept,
+    stats: &Arc<TaskStats>,
+    stop: &CancellationToken,
+) -> Result<(), BusError> {
+    let mut task = Task::open(bus, spec, &mut core, accept, stats).await?;
+    let config = bus.config().task.clone();
+    stats.opened();
+    loop {
+        let batch = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            // Dropping the sleep loses nothing.
+            () = tokio::time::sleep_until(task.due.into()), if task.dirty() => {
+                task.checkpoint(core.save(), C::CODE_VERSION).await?;
+                continue;
+            }
+            // Cancel safe, see there.
+            batch = task.reader.next_batch(config.batch) => batch?,
+        };
+        for message in batch {
+            task.fold(&mut core, message).await?;
+        }
+        task.show(core.watermark().map(|w| w.0)).await?;
+        if task.since_checkpoint >= config.checkpoint_inputs_max {
+            task.checkpoint(core.save(), C::CODE_VERSION).await?;
+        }
+    }
+    if task.dirty() {
+        task.checkpoint(core.save(), C::CODE_VERSION).await?;
+    }
+    Ok(())
+}
+
+struct Task<'a> {
+    bus: &'a Bus,
+    spec: &'a TaskSpec,
+    stats: &'a TaskStats,
+    key: String,
+    revision: u64,
+    reader: Reader,
+    writer: Writer,
+    input: Arc<str>,
+    cursor: u64,
+    /// The input at the cursor, for its identity; absent right after a start.
+    last: Option<Message>,
+    last_id: u64,
+    due: Instant,
+    since_checkpoint: u64,
+    /// What the output stream held when the task opened: mirrors of these may have been written already.
+    stored_at_open: u64,
+    /// Newest value of every mirrored entry since the last drain, with its output's position.
+    mirrors: BTreeMap<(String, String), (u64, Bytes)>,
+    /// Newest preview of every subject in this batch.
+    previews: BTreeMap<String, Bytes>,
+}
+
+/// One output, taken out of the core's own type so that nothing of it lives across an await.
+struct Said {
+    subject: String,
+    payload: Bytes,
+    stored: bool,
+    mirror: Option<(String, String)>,
+}
+
+impl<'a> Task<'a> {
+    async fn open<C: Core>(
+        bus: &'a Bus,
+        spec: &'a TaskSpec,
+        core: &mut C,
+        accept: Accept,
+        stats: &'a TaskStats,
+    ) -> Result<Task<'a>, BusError> {
+        let key = checkpoint::key(bus.stage(), &spec.key);
+        let input = bus.stream(&spec.input).await?;
+        let output = bus.stream(&spec.output).await?;
+        let initial = core.save();
+        let loaded = checkpoint::load(bus, &key, core, accept.version).await?;
+        let fresh = loaded.header.is_none();
+        let header = match loaded.header {
+            Some(header) => header,
+            None => {
+                core.restore(&initial)
+                    .map_err(|source| BusError::Wire { what: format!("empty state of {key}"), source })?;
+                fresh_header::<C>(spec, input.before_first(), output.last_seq, accept)?
+            }
+        };
+        let (mut cursor, mut in_id, mut out_seq) = (header.in_seq, header.in_id, header.out_seq);
+        same_places(&key, spec, &header)?;
+        if header.code_version != C::CODE_VERSION && output.last_seq > out_seq {
+            // Outputs behind the checkpoint would be compared with what another version said.
+            return Err(BusError::CodeVersion { key, found: header.code_version, mine: C::CODE_VERSION });
+        }
+        if output.last_seq < out_seq {
+            let lost = BusError::LostTail { stream: spec.output.clone(), last: output.last_seq, expected: out_seq };
+            accepted(lost, accept)?;
+            out_seq = output.last_seq;
+        }
+        if let Err(rewritten) = same_input(bus, spec, cursor, in_id, input.last_seq).await {
+            accepted(rewritten, accept)?;
+            (cursor, in_id) = (cursor.min(input.last_seq), 0);
+        }
+        if input.before_first() > cursor {
+            let first = input.before_first() + 1;
+            accepted(BusError::InputExpired { stream: spec.input.clone(), first, cursor }, accept)?;
+            (cursor, in_id) = (input.before_first(), 0);
+        }
+        let writer = Writer::resume(bus, &spec.output, out_seq).await?;
+        let reader = Reader::open(bus, &spec.input, &spec.filter, cursor + 1).await?;
+        let config = &bus.config().task;
+        let mut task = Task {
+            bus,
+            spec,
+            stats,
+            key,
+            revision: loaded.revision,
+            reader,
+            writer,
+            input: spec.input.as_str().into(),
+            cursor,
+            last: None,
+            last_id: in_id,
+            due: Instant::now() + ms(config.checkpoint_ms_max),
+            since_checkpoint: 0,
+            stored_at_open: output.last_seq,
+            mirrors: BTreeMap::new(),
+            previews: BTreeMap::new(),
+        };
+        tracing::info!(
+            task = task.key, input = %task.input, cursor, output = spec.output, out_seq, stored = output.last_seq, "task opened"
+        );
+        if fresh || accept != Accept::default() {
+            // Written before the first input: it shows that the rights suffice, and fixes where a fresh task began.
+            task.checkpoint(core.save(), C::CODE_VERSION).await?;
+        }
+        Ok(task)
+    }
+
+    fn dirty(&self) -> bool {
+        self.since_checkpoint > 0
+    }
+
+    /// One input: what the core says of it goes to the stream.
+    async fn fold<C: Core>(&mut self, core: &mut C, message: Message) -> Result<(), BusError> {
+        let place = Place { stream: Arc::clone(&self.input), seq: message.seq };
+        for said in self.hear(core, &place, &message)? {
+            if !said.stored {
+                self.previews.insert(said.subject, said.payload);
+                continue;
+            }
+            let k = self.writer.push(said.subject, said.payload.clone()).await?;
+            self.stats.said(k);
+            if let Some(entry) = said.mirror {
+                self.mirrors.insert(entry, (k, said.payload));
+            }
+        }
+        self.cursor = message.seq;
+        self.last = Some(message);
+        self.since_checkpoint += 1;
+        self.stats.heard(self.cursor);
+        Ok(())
+    }
+
+    /// No await in here: the core's types need not be `Send`.
+    fn hear<C: Core>(&self, core: &mut C, place: &Place, message: &Message) -> Result<Vec<Said>, BusError> {
+        let input = match C::In::hear(&message.subject, &message.payload) {
+            Ok(Some(input)) => input,
+            Ok(None) => {
+                self.stats.unknown();
+                return Ok(Vec::new());
+            }
+            Err(error) => {
+                // A function of the bytes alone, so every run passes it over alike.
+                let count = self.stats.undecodable();
+                if count <= 10 || count.is_multiple_of(1000) {
+                    let (task, why) = (&self.key, crate::bus::why(&error));
+                    tracing::error!(task, subject = %message.subject, stream = %place.stream, seq = place.seq, count, why, "input cannot be decoded, passed over");
+                }
+                return Ok(Vec::new());
+            }
+        };
+        let mut out = Vec::new();
+        core.handle(place, input, &mut out)
+            .map_err(|fault| BusError::Core { place: format!("{}:{}", place.stream, place.seq), fault })?;
+        Ok(out
+            .iter()
+            .map(|said| Said {
+                subject: said.subject(),
+                payload: said.payload().into(),
+                stored: said.stored(),
+                mirror: said.mirror(),
+            })
+            .collect())
+    }
+
+    /// Behind a batch: watchers see the newest previews, mirrors follow their stored outputs.
+    async fn show(&mut self, watermark_ns: Option<i64>) -> Result<(), BusError> {
+        let pending = self.reader.pending();
+        self.stats.state(pending, watermark_ns, self.writer.last_seq(), self.writer.resyncs());
+        let previews = std::mem::take(&mut self.previews);
+        if pending <= self.bus.config().task.preview_pending_max {
+            for (subject, payload) in previews {
+                self.bus.publish(subject, payload).await?;
+                self.stats.preview();
+            }
+        }
+        if !self.mirrors.is_empty() {
+            self.mirror().await?;
+        }
+        Ok(())
+    }
+
+    async fn mirror(&mut self) -> Result<(), BusError> {
+        self.writer.drain().await?;
+        while let Some(((bucket, key), (k, value))) = self.mirrors.pop_first() {
+            // A regenerated output: an entry of it, or a newer one, may be there, and an operator may have written since.
+            if k <= self.stored_at_open && self.mirrored(&bucket, &key, k).await? {
+                continue;
+            }
+            let mut headers = HeaderMap::new();
+            headers.insert(MIRROR_OF, format!("{}:{k}", self.spec.output).as_str());
+            kv::put_with(self.bus, &bucket, &key, headers, value).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the entry's history shows output `k` or a later one of ours.
+    async fn mirrored(&self, bucket: &str, key: &str, k: u64) -> Result<bool, BusError> {
+        let stream = kv::stream(bucket);
+        for entry in kv::history(self.bus, bucket, key).await? {
+            let Some(whole) = leader::get_whole(self.bus, &stream, entry.seq).await? else { continue };
+            let shown = whole.headers.get(MIRROR_OF).and_then(|of| of.as_str().rsplit_once(':'));
+            if shown.is_some_and(|(of, seq)| of == self.spec.output && seq.parse().is_ok_and(|seq: u64| seq >= k)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Behind the outputs, never before them.
+    async fn checkpoint(&mut self, state: Vec<u8>, code_version: u32) -> Result<(), BusError> {
+        self.writer.drain().await?;
+        self.mirror().await?;
+        if let Some(last) = &self.last {
+            self.last_id = checkpoint::message_id(last);
+        }
+        let header = Header {
+            code_version,
+            input: self.spec.input.clone(),
+            filter: self.spec.filter.clone(),
+            output: self.spec.output.clone(),
+            in_seq: self.cursor,
+            in_id: self.last_id,
+            out_seq: self.writer.pushed(),
+        };
+        let checkpoint = Checkpoint { header, state };
+        self.revision = checkpoint::store(self.bus, &self.key, &checkpoint, self.revision).await?;
+        self.since_checkpoint = 0;
+        self.due = Instant::now() + ms(self.bus.config().task.checkpoint_ms_max);
+        self.stats.checkpointed(self.writer.last_seq());
+        Ok(())
+    }
+}
+
+/// A task without a checkpoint begins at the first message there is, unless outputs exist: those can only be
+/// regenerated from the very first input.
+fn fresh_header<C: Core>(spec: &TaskSpec, before_first: u64, stored: u64, accept: Accept) -> Result<Header, BusError> {
+    let mut out_seq = 0;
+    if stored > 0 && before_first > 0 {
+        let expired = BusError::InputExpired { stream: spec.input.clone(), first: before_first + 1, cursor: 0 };
+        accepted(expired, accept)?;
+        out_seq = stored;
+    }
+    Ok(Header {
+        code_version: C::CODE_VERSION,
+        input: spec.input.clone(),
+        filter: spec.filter.clone(),
+        output: spec.output.clone(),
+        in_seq: before_first,
+        in_id: 0,
+        out_seq,
+    })
+}
+
+fn same_places(key: &str, spec: &TaskSpec, header: &Header) -> Result<(), BusError> {
+    let (mine, theirs) = ((&spec.input, &spec.filter, &spec.output), (&header.input, &header.filter, &header.output));
+    if mine == theirs {
+        return Ok(());
+    }
+    Err(BusError::Config(format!(
+        "checkpoint {key} belongs to {} filter {} into {}, this task is {} filter {} into {}; give the task another key",
+        theirs.0, theirs.1, theirs.2, mine.0, mine.1, mine.2
+    )))
+}
+
+/// The input at the checkpoint is still the message that it was.
+async fn same_input(bus: &Bus, spec: &TaskSpec, seq: u64, id: u64, last_seq: u64) -> Result<(), BusError> {
+    let rewritten = |why: String| BusError::InputRewritten { stream: spec.input.clone(), seq, why };
+    if last_seq < seq {
+        return Err(rewritten(format!("the stream ends at {last_seq}")));
+    }
+    if id == 0 {
+        return Ok(());
+    }
+    match leader::get(bus, &spec.input, seq).await? {
+        Some(message) if checkpoint::message_id(&message) != id => Err(rewritten("its bytes differ".to_owned())),
+        // Gone by retention; whether that matters is the next rule's question.
+        _ => Ok(()),
+    }
+}
+
+/// Lets a loss pass when an operator said so.
+fn accepted(halt: BusError, accept: Accept) -> Result<(), BusError> {
+    if !accept.loss {
+        return Err(halt);
+    }
+    tracing::error!(error = %halt, "accepted as lost on the operator's word");
+    Ok(())
+}
