@@ -1,1 +1,15 @@
-//! ingest
+//! Ingest: what venues send becomes raw facts.
+//!
+//! The library is the protocol without I/O: decoders, sessions, books, packs. It has no clock and no socket; the
+//! shell (feature `stage`) brings both.
+
+// pub mod config;
+
+pub mod book;
+pub mod event;
+pub mod feed;
+pub mod session;
+pub mod text;
+pub mod venue;
+
+pub mod normalize;

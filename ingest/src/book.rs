@@ -1,0 +1,430 @@
+//! Order books: the venue's sequence rules (`Sync`) and the levels themselves (`Levels`).
+//!
+//! `Sync` decides which messages follow each other. It says them on in an order that needs no rule any more: a
+//! snapshot, then changes without a hole. `Levels` folds them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use schemas::Decimal;
+use schemas::raw::BookAction;
+use sha2::{Digest, Sha256};
+
+use crate::event::Book;
+
+/// How the messages of a market's book follow each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rule {
+    /// Binance spot: `U` is the previous `u` plus one; starts from a REST snapshot.
+    FirstLast,
+    /// Binance futures: `pu` is the previous `u`; starts from a REST snapshot.
+    PreviousLast,
+    /// Deribit: a snapshot on the channel itself, then `prev_change_id` is the last `change_id`.
+    Chain,
+}
+
+impl Rule {
+    /// Whether the first snapshot has to be fetched.
+    pub fn wants_snapshot(self) -> bool {
+        match self {
+            Rule::FirstLast | Rule::PreviousLast => true,
+            Rule::Chain => false,
+        }
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It follows; it (and whatever waited for it) was said on.
+    Applied,
+    /// It waits for a snapshot.
+    Held,
+    /// It is older than the book.
+    Stale,
+    /// It does not follow: the book is stale from here on and needs a new snapshot.
+    Gap { reason: String },
+    /// A snapshot that is older than everything held: fetch another.
+    TooOld,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No snapshot yet: changes are held back.
+    Waiting,
+    /// A snapshot with this id was taken; the change that bridges it has not come yet.
+    Bridging(u64),
+    /// The last id that was said on.
+    Live(u64),
+}
+
+/// The sequence of one symbol's book.
+#[derive(Debug)]
+pub struct Sync {
+    rule: Rule,
+    state: State,
+    held: VecDeque<Book>,
+    held_max: usize,
+    /// Messages that were older than the book, that were said on, and breaks of the sequence.
+    pub stale: u64,
+    pub applied: u64,
+    pub breaks: u64,
+}
+
+impl Sync {
+    /// `held_max`: how many changes may wait for a snapshot; the oldest is dropped beyond it (then the snapshot
+    /// that comes will not bridge, and another one is fetched).
+    pub fn new(rule: Rule, held_max: usize) -> Self {
+        Self { rule, state: State::Waiting, held: VecDeque::new(), held_max, stale: 0, applied: 0, breaks: 0 }
+    }
+
+    /// The book follows the venue.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, State::Live(_) | State::Bridging(_))
+    }
+
+    /// The last sequence number that was said on.
+    pub fn sequence(&self) -> Option<u64> {
+        match self.state {
+            State::Waiting => None,
+            State::Bridging(id) | State::Live(id) => Some(id),
+        }
+    }
+
+    /// Forgets everything: the connection is new.
+    pub fn reset(&mut self) {
+        self.state = State::Waiting;
+        self.held.clear();
+    }
+
+    /// Takes a message of the stream; what follows is appended to `out`.
+    pub fn take(&mut self, book: Book, out: &mut Vec<Book>) -> Outcome {
+        if book.action == BookAction::Snapshot {
+            return self.snapshot(book, out);
+        }
+        let Some(last) = book.seq_last else {
+            return self.broken("a change without a sequence number".to_owned());
+        };
+        match (self.rule, &self.state) {
+            (Rule::Chain, State::Waiting) => {
+                self.stale += 1;
+                Outcome::Stale
+            }
+            (_, State::Waiting) => {
+                if self.held.len() == self.held_max {
+                    self.held.pop_front();
+                }
+                self.held.push_back(book);
+                Outcome::Held
+            }
+            (_, &State::Bridging(id)) => self.bridge(id, last, book, out),
+            (_, &State::Live(id)) => self.follow(id, last, book, out),
+        }
+    }
+
+    fn snapshot(&mut self, book: Book, out: &mut Vec<Book>) -> Outcome {
+        let Some(id) = book.seq_last else {
+            return self.broken("a snapshot without a sequence number".to_owned());
+        };
+        if self.rule == Rule::Chain {
+            self.state = State::Live(id);
+            self.applied += 1;
+            out.push(book);
+            return Outcome::Applied;
+        }
+        let first_kept = self.held.iter().find(|b| !self.is_before(b, id));
+        if first_kept.is_some_and(|b| !self.bridges(b, id)) {
+            return Outcome::TooOld;
+        }
+        self.state = State::Bridging(id);
+        out.push(book);
+        for held in std::mem::take(&mut self.held) {
+            if let gap @ Outcome::Gap { .. } = self.take(held, out) {
+                return gap;
+            }
+        }
+        Outcome::Applied
+    }
+
+    /// Wholly contained in a snapshot of this id.
+    fn is_before(&self, book: &Book, id: u64) -> bool {
+        let last = book.seq_last.unwrap_or(0);
+        match self.rule {
+            Rule::FirstLast => last <= id,
+            Rule::PreviousLast | Rule::Chain => last < id,
+        }
+    }
+
+    /// The first change after a snapshot of this id.
+    fn bridges(&self, book: &Book, id: u64) -> bool {
+        let (first, last) = (book.seq_first.unwrap_or(u64::MAX), book.seq_last.unwrap_or(0));
+        match self.rule {
+            Rule::FirstLast => first <= id + 1 && id < last,
+            Rule::PreviousLast | Rule::Chain => (first <= id && id <= last) || book.seq_prev == Some(id),
+        }
+    }
+
+    fn bridge(&mut self, id: u64, last: u64, book: Book, out: &mut Vec<Book>) -> Outcome {
+        if self.is_before(&book, id) {
+            self.stale += 1;
+            return Outcome::Stale;
+        }
+        if !self.bridges(&book, id) {
+            return self.broken(format!("changes from {} do not meet the snapshot {id}", show(book.seq_first)));
+        }
+        self.apply(last, book, out)
+    }
+
+    fn follow(&mut self, id: u64, last: u64, book: Book, out: &mut Vec<Book>) -> Outcome {
+        let follows = match self.rule {
+            Rule::FirstLast if last <= id => {
+                self.stale += 1;
+                return Outcome::Stale;
+            }
+            // An overlap is harmless: sizes are absolute.
+            Rule::FirstLast => book.seq_first.is_some_and(|first| first <= id + 1),
+            Rule::PreviousLast | Rule::Chain if last < id => {
+                self.stale += 1;
+                return Outcome::Stale;
+            }
+            Rule::PreviousLast | Rule::Chain => book.seq_prev == Some(id),
+        };
+        if follows {
+            return self.apply(last, book, out);
+        }
+        let found = if self.rule == Rule::FirstLast { book.seq_first } else { book.seq_prev };
+        self.broken(format!("book sequence {} after {id}", show(found)))
+    }
+
+    fn apply(&mut self, last: u64, book: Book, out: &mut Vec<Book>) -> Outcome {
+        self.state = State::Live(last);
+        self.applied += 1;
+        out.push(book);
+        Outcome::Applied
+    }
+
+    fn broken(&mut self, reason: String) -> Outcome {
+        self.breaks += 1;
+        self.reset();
+        Outcome::Gap { reason }
+    }
+}
+
+fn show(id: Option<u64>) -> String {
+    id.map_or("nothing".to_owned(), |id| id.to_string())
+}
+
+/// The levels of one book.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Levels {
+    bids: BTreeMap<Decimal, Decimal>,
+    asks: BTreeMap<Decimal, Decimal>,
+}
+
+impl Levels {
+    /// Folds a message that [`Sync`] let through.
+    pub fn apply(&mut self, book: &Book) {
+        if book.action == BookAction::Snapshot {
+            self.bids.clear();
+            self.asks.clear();
+        }
+        for (side, rows) in [(&mut self.bids, &book.bids), (&mut self.asks, &book.asks)] {
+            for (price, size) in rows {
+                if size.is_zero() {
+                    side.remove(price);
+                } else {
+                    side.insert(*price, *size);
+                }
+            }
+        }
+    }
+
+    /// Best first: descending prices.
+    pub fn bids(&self) -> impl Iterator<Item = (Decimal, Decimal)> + '_ {
+        self.bids.iter().rev().map(|(p, q)| (*p, *q))
+    }
+
+    /// Best first: ascending prices.
+    pub fn asks(&self) -> impl Iterator<Item = (Decimal, Decimal)> + '_ {
+        self.asks.iter().map(|(p, q)| (*p, *q))
+    }
+
+    pub fn bid_levels(&self) -> usize {
+        self.bids.len()
+    }
+
+    pub fn ask_levels(&self) -> usize {
+        self.asks.len()
+    }
+}
+
+/// SHA-256 (hex) of the compact JSON list `[["price","size"],...]` in book order.
+pub fn side_sha256(side: impl Iterator<Item = (Decimal, Decimal)>) -> String {
+    let rows: Vec<[String; 2]> = side.map(|(p, q)| [p.normalize().to_string(), q.normalize().to_string()]).collect();
+    let text = serde_json::to_string(&rows).expect("Invariant: texts serialise");
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    fn message(action: BookAction, first: Option<u64>, last: u64, prev: Option<u64>) -> Book {
+        Book {
+            symbol: "X".into(),
+            action,
+            partial: false,
+            seq_first: first,
+            seq_last: Some(last),
+            seq_prev: prev,
+            bids: vec![],
+            asks: vec![],
+            ts: None,
+            event_ts: None,
+        }
+    }
+
+    /// `snap 100`, `101-105` (first-last), `105<110` (last after previous), `100..103<99` (first..last<previous).
+    fn check(rule: Rule, tape: &str, expected: Expect) {
+        let mut sync = Sync::new(rule, 3);
+        let mut said = String::new();
+        for word in tape.split('|').map(str::trim) {
+            let n = |t: &str| t.parse::<u64>().unwrap();
+            let book = if let Some(id) = word.strip_prefix("snap ") {
+                message(BookAction::Snapshot, None, n(id), None)
+            } else if let Some((range, prev)) = word.split_once('<') {
+                let (first, last) = range.split_once("..").unwrap_or((range, range));
+                message(BookAction::Update, Some(n(first)), n(last), Some(n(prev)))
+            } else {
+                let (first, last) = word.split_once('-').unwrap();
+                message(BookAction::Update, Some(n(first)), n(last), None)
+            };
+            let mut out = Vec::new();
+            let outcome = match sync.take(book, &mut out) {
+                Outcome::Gap { reason } => format!("GAP {reason}"),
+                other => format!("{other:?}").to_lowercase(),
+            };
+            let ids: Vec<_> = out.iter().map(|b| b.seq_last.unwrap().to_string()).collect();
+            said += &format!("{word}: {outcome} [{}]\n", ids.join(" "));
+        }
+        expected.assert_eq(&said);
+    }
+
+    #[test]
+    fn spot_changes_wait_for_the_snapshot_and_the_old_ones_are_dropped() {
+        check(
+            Rule::FirstLast,
+            "95-99 | 100-104 | 105-106 | snap 102 | 107-107 | 105-107 | 110-111 | 112-113",
+            expect![[r#"
+                95-99: held []
+                100-104: held []
+                105-106: held []
+                snap 102: applied [102 104 106]
+                107-107: applied [107]
+                105-107: stale []
+                110-111: GAP book sequence 110 after 107 []
+                112-113: held []
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_snapshot_older_than_all_that_is_held_is_asked_for_again() {
+        check(
+            Rule::FirstLast,
+            "105-106 | snap 100 | snap 105",
+            expect![[r#"
+                105-106: held []
+                snap 100: tooold []
+                snap 105: applied [105 106]
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_snapshot_newer_than_all_that_is_held_waits_for_its_bridge() {
+        check(
+            Rule::FirstLast,
+            "95-99 | snap 110 | 100-108 | 109-112 | 113-113",
+            expect![[r#"
+                95-99: held []
+                snap 110: applied [110]
+                100-108: stale []
+                109-112: applied [112]
+                113-113: applied [113]
+            "#]],
+        );
+    }
+
+    #[test]
+    fn futures_follow_the_previous_last_id_only() {
+        check(
+            Rule::PreviousLast,
+            "90..95<89 | 97..105<95 | snap 100 | 120..130<105 | 131..140<131 | 141..150<140",
+            expect![[r#"
+                90..95<89: held []
+                97..105<95: held []
+                snap 100: applied [100 105]
+                120..130<105: applied [130]
+                131..140<131: GAP book sequence 131 after 130 []
+                141..150<140: held []
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_futures_change_that_ends_at_the_snapshot_bridges_it() {
+        check(
+            Rule::PreviousLast,
+            "97..100<95 | snap 100 | 110..120<100",
+            expect![[r#"
+                97..100<95: held []
+                snap 100: applied [100 100]
+                110..120<100: applied [120]
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_broken_chain_stays_broken_until_the_venue_sends_a_snapshot() {
+        check(
+            Rule::Chain,
+            "5<4 | snap 10 | 12<10 | 20<13 | 21<20 | snap 30 | 31<30",
+            expect![[r#"
+                5<4: stale []
+                snap 10: applied [10]
+                12<10: applied [12]
+                20<13: GAP book sequence 13 after 12 []
+                21<20: stale []
+                snap 30: applied [30]
+                31<30: applied [31]
+            "#]],
+        );
+    }
+
+    proptest! {
+        /// Whatever is dropped, doubled or swapped: what is said on never has a hole.
+        #[test]
+        fn what_is_said_on_never_has_a_hole(tape in prop::collection::vec((1u64..40, 0u64..4, prop::bool::weighted(0.1)), 0..120)) {
+            let mut sync = Sync::new(Rule::FirstLast, 8);
+            let mut last: Option<u64> = None;
+            for (first, width, snapshot) in tape {
+                let book = if snapshot {
+                    message(BookAction::Snapshot, None, first, None)
+                } else {
+                    message(BookAction::Update, Some(first), first + width, None)
+                };
+                let mut out = Vec::new();
+                sync.take(book, &mut out);
+                for said in out {
+                    if said.action == BookAction::Update {
+                        let from = last.expect("a change before any snapshot");
+                        prop_assert!(said.seq_first.unwrap() <= from + 1 && said.seq_last.unwrap() > from);
+                    }
+                    last = said.seq_last;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The contract between a venue's protocol and the link that carries it, without I/O.
+//!
+//! The link calls a handler (`on_*`) with what happened and the time, then performs the actions that it appended,
+//! in order. It calls `on_timer` when `next_timer` is reached. Time never steps back. A session lives through
+//! many connections: `on_open` after each connect, `on_closed` after each loss.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use schemas::Nanos;
+use serde::{Deserialize, Serialize};
+
+use crate::event::Event;
+use crate::venue::Endpoints;
+
+/// Bounds of a session; `[ingest.link]` in the configuration.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Without market data for this long a connection counts as dead, whatever its pings say.
+    pub idle_timeout_ms: i64,
+    /// A request on the socket that is not answered for this long ends the connection.
+    pub ack_timeout_ms: i64,
+    /// A connection is renewed after this long, before the venue cuts it.
+    pub lifetime_ms: i64,
+    /// Between two REST requests of one connection.
+    pub request_spacing_ms: i64,
+    /// Before an order book snapshot that failed, or was too old, is asked for again.
+    pub snapshot_retry_ms: i64,
+    /// Tries to fill a hole in the trades before it is told as a gap.
+    pub backfill_tries_max: u32,
+    /// Trades that are fetched to fill one hole; a larger one is told as a gap.
+    pub backfill_trades_max: u64,
+    /// Messages of one symbol that wait for a snapshot or a backfill.
+    pub held_max: usize,
+    /// Symbols of one connection; frames of further ones go to the dead letters.
+    pub symbols_max: usize,
+}
+
+/// What a market's connections are to carry.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plan {
+    pub endpoints: Endpoints,
+    /// In the venue's own spelling.
+    pub symbols: Vec<String>,
+    /// In the venue's own spelling; `{}` stands for each symbol.
+    pub channels: Vec<String>,
+    pub limits: Limits,
+    /// Newest trade id and time that are stored, by symbol.
+    pub last_trades: BTreeMap<String, (u64, Nanos)>,
+}
+
+/// Data that is missing, between two event times.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Missing {
+    pub symbol: String,
+    /// `trade`, `book`, or `link` while the connection is down.
+    pub channel: &'static str,
+    pub from: Nanos,
+    /// Absent while it lasts.
+    pub to: Option<Nanos>,
+    pub reason: String,
+}
+
+/// What a session asks of its link.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// A text frame.
+    Send(String),
+    /// A GET request; the answer comes to `on_http` under this id.
+    Fetch {
+        id: u64,
+        url: String,
+    },
+    /// Market data, read at `recv`.
+    Emit {
+        recv: Nanos,
+        event: Event,
+    },
+    Gap(Missing),
+    /// The frame just handed over was not understood.
+    Dead {
+        reason: String,
+    },
+    /// Give this connection up and make another, `after_ms` later at the earliest.
+    Reconnect {
+        reason: String,
+        planned: bool,
+        after_ms: i64,
+    },
+    /// For people; nothing depends on it.
+    Warn(String),
+}
+
+/// The answer to a [`Action::Fetch`]; the error is one of transport.
+pub type HttpResult = Result<HttpAnswer, String>;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpAnswer {
+    pub status: u16,
+    /// The `Retry-After` header, in seconds.
+    pub retry_after_s: Option<u64>,
+    pub body: String,
+}
+
+/// One connection's protocol.
+pub trait Session: Send {
+    /// Names the connection in facts and metrics, unique within the market.
+    fn name(&self) -> String;
+    /// Where to connect to.
+    fn url(&self) -> String;
+    fn on_open(&mut self, now: Nanos, out: &mut Vec<Action>);
+    fn on_frame(&mut self, now: Nanos, frame: &str, out: &mut Vec<Action>);
+    /// Does what is due; harmless when nothing is.
+    fn on_timer(&mut self, now: Nanos, out: &mut Vec<Action>);
+    /// When `on_timer` wants to be called next.
+    fn next_timer(&self) -> Option<Nanos>;
+    fn on_http(&mut self, now: Nanos, id: u64, answer: HttpResult, out: &mut Vec<Action>);
+    fn on_closed(&mut self, now: Nanos, reason: &str, out: &mut Vec<Action>);
+    /// Everything is subscribed and no hole is being filled: what the venue has sent so far is complete.
+    fn is_whole(&self) -> bool;
+}
+
+pub(crate) fn after_ms(now: Nanos, ms: i64) -> Nanos {
+    now.plus_ns(ms.saturating_mul(Nanos::PER_MS))
+}
+
+/// A queue that lets one thing out per interval.
+#[derive(Debug)]
+pub struct Paced<T> {
+    queue: VecDeque<(Nanos, T)>,
+    spacing_ms: i64,
+    free_at: Nanos,
+}
+
+impl<T> Paced<T> {
+    pub fn new(spacing_ms: i64) -> Self {
+        Self { queue: VecDeque::new(), spacing_ms, free_at: Nanos(i64::MIN) }
+    }
+    pub fn push(&mut self, item: T) {
+        self.push_at(Nanos(i64::MIN), item);
+    }
+    /// Not before `at`.
+    pub fn push_at(&mut self, at: Nanos, item: T) {
+        let place = self.queue.iter().position(|(due, _)| *due > at).unwrap_or(self.queue.len());
+        self.queue.insert(place, (at, item));
+    }
+    /// Nothing leaves before `at`: the venue asked for quiet.
+    pub fn block_until(&mut self, at: Nanos) {
+        self.free_at = self.free_at.max(at);
+    }
+    pub fn pop(&mut self, now: Nanos) -> Option<T> {
+        if self.due().is_none_or(|due| due > now) {
+            return None;
+        }
+        self.free_at = after_ms(now, self.spacing_ms);
+        self.queue.pop_front().map(|(_, item)| item)
+    }
+    pub fn due(&self) -> Option<Nanos> {
+        self.queue.front().map(|(at, _)| (*at).max(self.free_at))
+    }
+    pub fn clear(&mut self) {
+        self.queue.clear();
+    }
+}
+
+/// Watches that a connection makes progress and is renewed in time.
+#[derive(Debug)]
+pub struct Watchdog {
+    idle_ms: i64,
+    lifetime_ms: i64,
+    opened: Option<(Nanos, Nanos)>,
+}
+
+impl Watchdog {
+    pub fn new(limits: &Limits) -> Self {
+        Self { idle_ms: limits.idle_timeout_ms, lifetime_ms: limits.lifetime_ms, opened: None }
+    }
+    pub fn open(&mut self, now: Nanos) {
+        self.opened = Some((now, now));
+    }
+    pub fn close(&mut self) {
+        self.opened = None;
+    }
+    /// Market data arrived.
+    pub fn progress(&mut self, now: Nanos) {
+        if let Some((_, data)) = &mut self.opened {
+            *data = now;
+        }
+    }
+    pub fn due(&self) -> Option<Nanos> {
+        let (opened, data) = self.opened?;
+        Some(after_ms(opened, self.lifetime_ms).min(after_ms(data, self.idle_ms)))
+    }
+    /// Says `Reconnect` once when it is time.
+    pub fn on_timer(&mut self, now: Nanos, out: &mut Vec<Action>) {
+        let Some((opened, data)) = self.opened else { return };
+        let (reason, planned) = if now >= after_ms(opened, self.lifetime_ms) {
+            (format!("renewed after {} ms", self.lifetime_ms), true)
+        } else if now >= after_ms(data, self.idle_ms) {
+            (format!("idle: no market data for {} ms", self.idle_ms), false)
+        } else {
+            return;
+        };
+        self.opened = None;
+        out.push(Action::Reconnect { reason, planned, after_ms: 0 });
+    }
+}
+
+/// Requests on the socket that wait for their answer.
+#[derive(Debug)]
+pub struct Waiting<T> {
+    timeout_ms: i64,
+    open: BTreeMap<String, (Nanos, T)>,
+}
+
+impl<T> Waiting<T> {
+    pub fn new(timeout_ms: i64) -> Self {
+        Self { timeout_ms, open: BTreeMap::new() }
+    }
+    pub fn sent(&mut self, now: Nanos, id: String, what: T) {
+        self.open.insert(id, (after_ms(now, self.timeout_ms), what));
+    }
+    pub fn answered(&mut self, id: &str) -> Option<T> {
+        self.open.remove(id).map(|(_, what)| what)
+    }
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+    pub fn clear(&mut self) {
+        self.open.clear();
+    }
+    pub fn due(&self) -> Option<Nanos> {
+        self.open.values().map(|(due, _)| *due).min()
+    }
+    pub fn on_timer(&mut self, now: Nanos, out: &mut Vec<Action>) {
+        if self.due().is_some_and(|due| due <= now) {
+            let reason = format!("no answer to a request for {} ms", self.timeout_ms);
+            self.open.clear();
+            out.push(Action::Reconnect { reason, planned: false, after_ms: 0 });
+        }
+    }
+}
+
+/// The earliest of several timers.
+pub(crate) fn earliest(timers: impl IntoIterator<Item = Option<Nanos>>) -> Option<Nanos> {
+    timers.into_iter().flatten().min()
+}

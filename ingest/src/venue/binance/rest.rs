@@ -1,0 +1,197 @@
+//! Binance REST: paths and answers of the public calls that a feed needs.
+
+use schemas::fixed::Scale;
+use schemas::instrument::{InstrumentKind, SizeUnit};
+use schemas::wire::Version;
+use schemas::{Instrument, Notional, Price, Qty, Side};
+use serde::Deserialize;
+
+use super::Kind;
+use super::decode::parse;
+use crate::event::Trade;
+use crate::text::{Quoted, instant};
+use crate::venue::{Request, digits};
+
+fn base(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Spot => "/api/v3",
+        Kind::Usdm => "/fapi/v1",
+        Kind::Coinm => "/dapi/v1",
+    }
+}
+
+/// The order book's first 1000 levels a side; weight 50 on spot, 20 on futures.
+pub fn depth_path(kind: Kind, symbol: &str) -> String {
+    format!("{}/depth?symbol={symbol}&limit=1000", base(kind))
+}
+
+/// Up to 1000 trades after an id. Spot reads any page of its history; futures ask a key for that, so that only the
+/// newest 1000 can be had there. Aggregates can be paged everywhere.
+pub fn trades_path(kind: Kind, aggregates: bool, symbol: &str, after: u64) -> String {
+    let base = base(kind);
+    match (aggregates, kind) {
+        (true, _) => format!("{base}/aggTrades?symbol={symbol}&fromId={}&limit=1000", after + 1),
+        (false, Kind::Spot) => format!("{base}/historicalTrades?symbol={symbol}&fromId={}&limit=1000", after + 1),
+        (false, Kind::Usdm | Kind::Coinm) => format!("{base}/trades?symbol={symbol}&limit=1000"),
+    }
+}
+
+/// The trades of such an answer, oldest first.
+pub fn trades(kind: Kind, aggregates: bool, symbol: &str, body: &str) -> Result<Vec<Trade>, String> {
+    #[derive(Deserialize)]
+    struct Row {
+        id: u64,
+        price: Quoted,
+        qty: Quoted,
+        time: i64,
+        #[serde(rename = "isBuyerMaker")]
+        buyer_is_maker: bool,
+    }
+    #[derive(Deserialize)]
+    struct Aggregate {
+        a: u64,
+        p: Quoted,
+        q: Quoted,
+        f: u64,
+        l: u64,
+        #[serde(rename = "T")]
+        time: i64,
+        m: bool,
+    }
+    let row = |id, price: Quoted, size: Quoted, time, buyer_is_maker, aggregate| Trade {
+        symbol: symbol.to_owned(),
+        id,
+        venue_id: None,
+        price: price.0,
+        size: size.0,
+        unit: if kind == Kind::Coinm { SizeUnit::Contracts } else { SizeUnit::Base },
+        side: if buyer_is_maker { Side::Sell } else { Side::Buy },
+        ts: instant(time),
+        event_ts: None,
+        aggregate,
+        extra: None,
+    };
+    let mut trades: Vec<Trade> = if aggregates {
+        let rows: Vec<Aggregate> = parse(body)?;
+        rows.into_iter().map(|r| row(r.a, r.p, r.q, r.time, r.m, Some((r.f, r.l)))).collect()
+    } else {
+        let rows: Vec<Row> = parse(body)?;
+        rows.into_iter().map(|r| row(r.id, r.price, r.qty, r.time, r.buyer_is_maker, None)).collect()
+    };
+    trades.sort_by_key(|t| t.id);
+    Ok(trades)
+}
+
+/// Spot can be asked for some symbols (weight 20 either way); futures answer with all.
+pub fn instrument_requests(kind: Kind, symbols: &[String]) -> Vec<Request> {
+    let base = base(kind);
+    match kind {
+        Kind::Spot => symbols
+            .chunks(100)
+            .map(|some| {
+                let list: Vec<String> = some.iter().map(|s| format!("%22{}%22", percent(s))).collect();
+                Request { path: format!("{base}/exchangeInfo?symbols=%5B{}%5D", list.join("%2C")) }
+            })
+            .collect(),
+        Kind::Usdm | Kind::Coinm => vec![Request { path: format!("{base}/exchangeInfo") }],
+    }
+}
+
+/// Everything but letters, digits, `_` and `-` as `%XX`: some symbols are not ASCII.
+pub(super) fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b if b.is_ascii_alphanumeric() || b == b'_' || b == b'-' => char::from(b).to_string(),
+            b => format!("%{b:02X}"),
+        })
+        .collect()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Info {
+    symbols: Vec<Symbol>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Symbol {
+    symbol: String,
+    /// COIN-M calls it `contractStatus`.
+    #[serde(alias = "contractStatus")]
+    status: String,
+    base_asset: String,
+    quote_asset: String,
+    contract_type: Option<String>,
+    contract_size: Option<serde_json::Number>,
+    filters: Vec<Filter>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Filter {
+    filter_type: String,
+    tick_size: Option<Quoted>,
+    step_size: Option<Quoted>,
+    min_notional: Option<Quoted>,
+    /// USD-M's name of it.
+    notional: Option<Quoted>,
+}
+
+/// The instruments of an `exchangeInfo` answer. Contract types and states that are not known here are left out and
+/// named.
+pub fn instruments(kind: Kind, venue: &str, body: &str) -> Result<(Vec<Instrument>, Vec<String>), String> {
+    let info: Info = parse(body)?;
+    let (mut known, mut left_out) = (Vec::new(), Vec::new());
+    for symbol in info.symbols {
+        match instrument(kind, venue, &symbol) {
+            Ok(instrument) => known.push(instrument),
+            Err(why) => left_out.push(format!("{}: {why}", symbol.symbol)),
+        }
+    }
+    Ok((known, left_out))
+}
+
+fn instrument(kind: Kind, venue: &str, s: &Symbol) -> Result<Instrument, String> {
+    let contract = match (kind, s.contract_type.as_deref()) {
+        (Kind::Spot, _) => InstrumentKind::Spot,
+        (_, Some("PERPETUAL" | "TRADIFI_PERPETUAL")) => InstrumentKind::Perpetual,
+        (_, Some("CURRENT_QUARTER" | "NEXT_QUARTER" | "CURRENT_MONTH" | "NEXT_MONTH")) => InstrumentKind::Future,
+        (_, Some("CURRENT_QUARTER DELIVERING" | "NEXT_QUARTER DELIVERING")) => InstrumentKind::Future,
+        (_, other) => return Err(format!("contract type `{}`", other.unwrap_or(""))),
+    };
+    let trading = match s.status.as_str() {
+        "TRADING" => true,
+        "PRE_TRADING" | "POST_TRADING" | "END_OF_DAY" | "HALT" | "AUCTION_MATCH" | "BREAK" => false,
+        "PENDING_TRADING" | "PRE_DELIVERING" | "DELIVERING" | "DELIVERED" | "PRE_SETTLE" | "SETTLING" | "CLOSE" => {
+            false
+        }
+        other => return Err(format!("status `{other}`")),
+    };
+    let filter = |name: &str| s.filters.iter().find(|f| f.filter_type == name);
+    let tick = filter("PRICE_FILTER").and_then(|f| f.tick_size).map(|t| t.0).unwrap_or_default();
+    let lot = filter("LOT_SIZE").and_then(|f| f.step_size).map(|t| t.0).unwrap_or_default();
+    let least = filter("NOTIONAL").or_else(|| filter("MIN_NOTIONAL"));
+    let min_notional = least.and_then(|f| f.min_notional.or(f.notional)).map(|n| n.0).unwrap_or_default();
+    let contract_size = match &s.contract_size {
+        Some(size) => size.to_string().parse::<Qty>().map_err(|e| e.to_string())?,
+        None => Qty::new(1.into()),
+    };
+    let size_unit = if kind == Kind::Coinm { SizeUnit::Contracts } else { SizeUnit::Base };
+    Ok(Instrument {
+        v: Version,
+        venue: venue.to_owned(),
+        symbol: s.symbol.clone(),
+        base: s.base_asset.clone(),
+        quote: s.quote_asset.clone(),
+        kind: contract,
+        size_unit,
+        contract_size,
+        inverse: kind == Kind::Coinm,
+        tick: Price::new(tick),
+        lot: Qty::new(lot),
+        min_notional: Notional::new(min_notional),
+        scale: Scale { price: digits(tick), qty: digits(lot) },
+        trading,
+    })
+}

@@ -1,0 +1,91 @@
+//! The venues. Adding one is a file here and a line in [`VENUES`].
+
+use schemas::Instrument;
+
+use crate::book;
+use crate::event::Event;
+use crate::session::{Plan, Session};
+
+pub mod binance;
+pub mod deribit;
+
+/// Every venue that Tapeline can speak to.
+pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit];
+
+/// One market of a venue: a tape of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Market {
+    /// As the venue's notes and `--market` call it.
+    pub name: &'static str,
+    /// The venue token of its subjects, streams and configuration.
+    pub id: &'static str,
+}
+
+/// Where a market is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoints {
+    /// Scheme and host (and port), without a path.
+    pub ws: String,
+    pub rest: String,
+}
+
+/// A GET request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Path and query behind [`Endpoints::rest`].
+    pub path: String,
+}
+
+/// A venue: how its frames read and how one talks to it. No I/O.
+pub trait Venue: Sync {
+    /// Also the folder of its fixtures.
+    fn id(&self) -> &'static str;
+    fn markets(&self) -> &'static [Market];
+    /// Reads one frame; what it says is appended. Never fails: what is not understood becomes
+    /// [`Event::Malformed`] with the reason.
+    fn decode(&self, market: Market, frame: &str, out: &mut Vec<Event>);
+    /// Reads a REST order book, for a book that starts from one.
+    fn decode_snapshot(&self, market: Market, body: &str, out: &mut Vec<Event>) {
+        self.decode(market, body, out);
+    }
+    /// How this market's book messages follow each other.
+    fn book_rule(&self, market: Market) -> book::Rule;
+    /// Production, or the venue's test system.
+    fn endpoints(&self, market: Market, test: bool) -> Endpoints;
+    /// Requests whose answers describe `symbols`.
+    fn instrument_requests(&self, market: Market, symbols: &[String]) -> Vec<Request>;
+    /// Reads such an answer. Instruments of an unknown kind or state are left out and named in the second list.
+    fn decode_instruments(&self, market: Market, body: &str) -> Result<(Vec<Instrument>, Vec<String>), String>;
+    /// Whether a channel of the configuration is one of this market's; the error says what is allowed.
+    fn check_channel(&self, market: Market, channel: &str) -> Result<(), String>;
+    /// Cuts the wanted channels into connections within the venue's limits.
+    fn sessions(&self, market: Market, plan: &Plan) -> Vec<Box<dyn Session>>;
+}
+
+/// The venue and market whose subjects carry `id` (`binance`, `binance-usdm`, `deribit`, ...).
+pub fn by_id(id: &str) -> Option<(&'static dyn Venue, Market)> {
+    VENUES.iter().find_map(|venue| venue.markets().iter().find(|m| m.id == id).map(|m| (*venue, *m)))
+}
+
+/// The market `market` of the venue `venue`; errors name what exists.
+pub fn by_name(venue: &str, market: &str) -> Result<(&'static dyn Venue, Market), String> {
+    let Some(found) = VENUES.iter().find(|v| v.id() == venue) else {
+        let known: Vec<_> = VENUES.iter().map(|v| v.id()).collect();
+        return Err(format!("unknown venue `{venue}`; known: {}", known.join(", ")));
+    };
+    match found.markets().iter().find(|m| m.name == market) {
+        Some(m) => Ok((*found, *m)),
+        None => {
+            let known: Vec<_> = found.markets().iter().map(|m| m.name).collect();
+            Err(format!("{venue} has no market `{market}`; it has: {}", known.join(", ")))
+        }
+    }
+}
+
+/// Digits behind the point of a step such as 0.001.
+pub(crate) fn digits(step: schemas::Decimal) -> u8 {
+    step.normalize().scale() as u8
+}
+
+#[cfg(test)]
+mod tests;

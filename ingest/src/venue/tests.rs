@@ -1,0 +1,179 @@
+//! Walks the registry: what holds for every venue.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use schemas::Decimal;
+use serde_json::Value;
+
+use super::*;
+use crate::normalize;
+
+#[test]
+fn ids_of_venues_and_markets_are_unique_subject_tokens() {
+    let venues: BTreeSet<_> = VENUES.iter().map(|v| v.id()).collect();
+    assert_eq!(venues.len(), VENUES.len());
+    let markets: Vec<_> = VENUES.iter().flat_map(|v| v.markets()).map(|m| m.id).collect();
+    assert_eq!(markets.iter().collect::<BTreeSet<_>>().len(), markets.len());
+    for id in markets {
+        assert!(id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{id}");
+        assert_eq!(by_id(id).unwrap().1.id, id);
+    }
+}
+
+#[test]
+fn an_unknown_venue_or_market_is_told_what_exists() {
+    assert!(by_name("binanse", "spot").err().unwrap().contains("binance, deribit"));
+    assert!(by_name("binance", "swap").err().unwrap().contains("spot, usdm, coinm"));
+}
+
+/// A fixture file of a venue's folder, with the events that each of its lines must give (`None`: any but malformed).
+type Expected = BTreeMap<u64, Option<Vec<Value>>>;
+
+fn expectations(folder: &Path) -> BTreeMap<String, Expected> {
+    let rows = |name: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    };
+    let events = |row: &Value| row["events"].as_array().cloned();
+    let mut files: BTreeMap<String, Expected> = BTreeMap::new();
+    for row in rows("expected.jsonl").iter().filter(|r| r.get("line").is_some()) {
+        let file = row["file"].as_str().unwrap().to_owned();
+        files.entry(file).or_default().insert(row["line"].as_u64().unwrap(), events(row));
+    }
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(sequence) = name.strip_prefix("expected_").and_then(|n| n.strip_suffix(".events.jsonl")) {
+            let expected = rows(&name).iter().map(|row| (row["line"].as_u64().unwrap(), events(row))).collect();
+            files.insert(format!("seq_{sequence}.jsonl"), expected);
+        }
+    }
+    files.retain(|name, _| !name.starts_with("rest"));
+    files
+}
+
+fn market_of(venue: &dyn Venue, file: &str) -> Market {
+    let word = file.split(['_', '.']).nth(1).unwrap();
+    let markets = venue.markets();
+    *markets.iter().find(|m| m.name == word).unwrap_or(&markets[0])
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    let number = |v: &Value| v.as_str().map_or(v.to_string(), str::to_owned).parse::<Decimal>().ok();
+    match (a, b) {
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(x, y)| same(x, y)),
+        _ => a == b || (number(a).is_some() && number(a) == number(b)),
+    }
+}
+
+#[test]
+fn every_fixture_line_decodes_as_expected() {
+    let Some(root) = schemas::fixtures::root() else { return };
+    let mut lines = 0;
+    for venue in VENUES {
+        let folder = root.join("fixtures/venues").join(venue.id());
+        assert!(folder.is_dir(), "{} has no fixtures", venue.id());
+        for (file, expected) in expectations(&folder) {
+            let encoding = if file.ends_with(".hex") { "hex" } else { "text" };
+            let bytes = std::fs::read(folder.join(&file)).unwrap();
+            let mut said = Vec::new();
+            normalize::normalize(venue.id(), market_of(*venue, &file).name, encoding, &bytes[..], &mut said).unwrap();
+            let rows: Vec<Value> = said
+                .split(|b| *b == b'\n')
+                .filter(|l| !l.is_empty())
+                .map(|l| serde_json::from_slice(l).unwrap())
+                .collect();
+            let got: BTreeMap<u64, &Vec<Value>> =
+                rows.iter().map(|r| (r["line"].as_u64().unwrap(), r["events"].as_array().unwrap())).collect();
+            for (line, want) in expected {
+                check_line(&format!("{}/{file}:{line}", venue.id()), want, got[&line]);
+                lines += 1;
+            }
+        }
+    }
+    assert!(lines > 4000, "only {lines} lines were looked at");
+}
+
+/// All keys are compared, also those that the shared checker calls optional.
+fn check_line(at: &str, want: Option<Vec<Value>>, got: &[Value]) {
+    let Some(want) = want else {
+        assert!(got.iter().all(|e| e["kind"] != "malformed"), "{at}: {got:?}");
+        return;
+    };
+    assert_eq!(want.len(), got.len(), "{at}: {got:?}");
+    for (want, got) in want.iter().zip(got) {
+        for (key, value) in want.as_object().unwrap() {
+            assert!(same(value, &got[key]), "{at}: {key} should be {value}, is {}", got[key]);
+        }
+    }
+}
+
+#[test]
+fn the_final_book_of_every_recorded_sequence_is_the_expected_one() {
+    let Some(root) = schemas::fixtures::root() else { return };
+    let mut sequences = 0;
+    for venue in VENUES {
+        let folder = root.join("fixtures/venues").join(venue.id());
+        let text = std::fs::read_to_string(folder.join("expected.jsonl")).unwrap();
+        for row in text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()) {
+            if row["kind"] != "sequence_summary" {
+                continue;
+            }
+            let file = row["file"].as_str().unwrap();
+            let meta = std::fs::read(folder.join(file.replace(".jsonl", ".meta.json"))).unwrap();
+            let meta: Value = serde_json::from_slice(&meta).unwrap();
+            let body = meta["rest_snapshot"].as_str().map(|name| std::fs::read_to_string(folder.join(name)).unwrap());
+            let after = meta["rest_snapshot_arrived_after_line"].as_u64().unwrap_or(0) as usize;
+            let snapshot = body.as_deref().map(|body| normalize::Snapshot { body, after });
+            let bytes = std::fs::read(folder.join(file)).unwrap();
+            let mut said = Vec::new();
+            normalize::book(venue.id(), market_of(*venue, file).name, snapshot, &bytes[..], &mut said).unwrap();
+            let got: Value = serde_json::from_slice(&said).unwrap();
+            subset(file, &row, &got);
+            sequences += 1;
+        }
+    }
+    assert_eq!(sequences, 7);
+}
+
+/// Every key of `want` is in `got`, with the same value.
+fn subset(at: &str, want: &Value, got: &Value) {
+    let Value::Object(map) = want else {
+        assert!(same(want, got), "{at}: expected {want}, found {got}");
+        return;
+    };
+    for (key, value) in map {
+        // The name of the file is the reader's; a count `trades` inside `replay` repeats `trade`.
+        if key != "file" && (key != "trades" || value.is_object()) {
+            subset(&format!("{at}.{key}"), value, &got[key]);
+        }
+    }
+}
+
+#[test]
+fn the_recorded_instrument_lists_are_read_whole() {
+    let Some(root) = schemas::fixtures::root() else { return };
+    let read =
+        |venue: &str, file: &str| std::fs::read_to_string(root.join("fixtures/venues").join(venue).join(file)).unwrap();
+    let parse = |id: &str, body: &str| {
+        let (venue, market) = by_id(id).unwrap();
+        venue.decode_instruments(market, body).unwrap()
+    };
+    let (spot, left) = parse("binance", &read("binance", "rest_spot_exchangeInfo.json"));
+    let btc = spot.iter().find(|i| i.symbol == "BTCUSDT").unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(
+        (btc.tick.to_string(), btc.lot.to_string(), btc.min_notional.to_string()),
+        ("0.01".into(), "0.00001".into(), "10".into())
+    );
+    let (usdm, left) = parse("binance-usdm", &read("binance", "rest_usdm_exchangeInfo.json"));
+    assert!(!usdm.is_empty() && left.is_empty(), "{left:?}");
+    for (file, symbol, inverse) in [
+        ("rest_get_instruments_BTC.json", "BTC-25MAR22", true),
+        ("rest_get_instruments_USDC.json", "SOL_USDC-PERPETUAL", false),
+    ] {
+        let (list, left) = parse("deribit", &read("deribit", file));
+        assert!(left.is_empty(), "{left:?}");
+        assert_eq!(list.iter().find(|i| i.symbol == symbol).unwrap().inverse, inverse, "{symbol}");
+    }
+}
