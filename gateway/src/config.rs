@@ -12,6 +12,7 @@ pub struct Config {
     pub listen: String,
     pub public_url: String,
     pub account: String,
+    pub traders: Vec<String>,
     pub mode: String,
     pub limits: Limits,
     pub history: History,
@@ -38,7 +39,7 @@ pub struct History {
     pub rows_max: usize,
     pub equity_points_max: usize,
     pub candles_max: usize,
-    pub read_back_h: u64,
+    pub read_back_messages_max: u64,
 }
 
 impl Config {

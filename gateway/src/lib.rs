@@ -9,3 +9,22 @@ pub mod channel;
 pub mod protocol;
 pub mod outbox;
 pub mod view;
+
+#[cfg(feature = "stage")]
+pub mod hub;
+#[cfg(feature = "stage")]
+pub mod store;
+#[cfg(feature = "stage")]
+pub mod feed;
+#[cfg(feature = "stage")]
+pub mod ws;
+#[cfg(feature = "stage")]
+pub mod rest;
+#[cfg(feature = "stage")]
+pub mod candles;
+#[cfg(feature = "stage")]
+pub mod ui;
+#[cfg(feature = "stage")]
+pub mod server;
+#[cfg(feature = "stage")]
+pub mod run;
