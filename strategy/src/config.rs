@@ -18,6 +18,7 @@ pub const DEFAULT: &str = include_str!("../config.toml");
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    pub venues: Vec<String>,
     pub symbols_max: usize,
     rule: Table,
     rules: BTreeMap<String, Table>,
@@ -166,6 +167,12 @@ impl Config {
     /// Names the first value that cannot work, and what is allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
         within("strategy.symbols_max", self.symbols_max as u64, 1, 1 << 20)?;
+        if let Some(venue) = self.venues.iter().find(|venue| !is_token(venue)) {
+            return Err(ConfigError::value(
+                "strategy.venues",
+                format_args!("`{venue}` is not 1 to 64 of A-Z a-z 0-9 _ -"),
+            ));
+        }
         let rules = self.rules()?;
         let traders = self.traders()?;
         if let Some(both) = traders.iter().find(|t| rules.iter().any(|r| r.name == t.name)) {
@@ -224,7 +231,10 @@ impl Rule {
         match self.timeframe.parse::<Timeframe>() {
             Ok(_) => within(&at("valid_bars"), self.valid_bars.into(), 1, 1000)?,
             Err(_) if !is_token(&self.timeframe) => {
-                return Err(ConfigError::value(&at("timeframe"), format_args!("`{}` is no bar: 1s 5m 4h 1d, tick-100, ...", self.timeframe)));
+                return Err(ConfigError::value(
+                    &at("timeframe"),
+                    format_args!("`{}` is no bar: 1s 5m 4h 1d, tick-100, ...", self.timeframe),
+                ));
             }
             Err(_) => within(&at("valid_for_ms"), self.valid_for_ms, 1, 86_400_000)?,
         }
@@ -232,7 +242,10 @@ impl Rule {
         within(&at("stale_bars_max"), self.stale_bars_max.into(), 1, 100_000)?;
         if !self.higher_timeframe.is_empty() {
             if kind.higher_outputs().is_none() {
-                return Err(ConfigError::value(&at("higher_timeframe"), format_args!("{} looks at one timeframe only", kind.name())));
+                return Err(ConfigError::value(
+                    &at("higher_timeframe"),
+                    format_args!("{} looks at one timeframe only", kind.name()),
+                ));
             }
             let own = self.timeframe.parse::<Timeframe>().ok();
             let higher = self.higher_timeframe.parse::<Timeframe>();
@@ -255,7 +268,10 @@ impl Rule {
     fn find(&self, key: &str) -> Result<&'static dyn StrategyKind, ConfigError> {
         voter::find(&self.kind).ok_or_else(|| {
             let known: Vec<_> = STRATEGIES.iter().map(|kind| kind.name()).collect();
-            ConfigError::value(&format!("{key}.kind"), format_args!("`{}` is not one of {}", self.kind, known.join(", ")))
+            ConfigError::value(
+                &format!("{key}.kind"),
+                format_args!("`{}` is not one of {}", self.kind, known.join(", ")),
+            )
         })
     }
 
@@ -300,7 +316,10 @@ impl Trader {
         let at = |field: &str| format!("{key}.{field}");
         let refuse = |field: &str, why: std::fmt::Arguments<'_>| Err(ConfigError::value(&at(field), why));
         if !self.plain_http_here() && !self.base_url.starts_with("https://") {
-            return refuse("base_url", format_args!("`{}` is neither https:// nor http:// to 127.0.0.1, [::1] or localhost", self.base_url));
+            return refuse(
+                "base_url",
+                format_args!("`{}` is neither https:// nor http:// to 127.0.0.1, [::1] or localhost", self.base_url),
+            );
         }
         if self.base_url.contains(['?', '#', '@', ' ']) {
             return refuse("base_url", format_args!("must be scheme, host and path; keys go into the environment"));
@@ -352,7 +371,10 @@ impl Trader {
         within(&at("max_tokens"), self.max_tokens.into(), 1, 1_000_000)?;
         within(&at("valid_bars"), self.valid_bars.into(), 1, 1000)?;
         if !self.temperature.is_empty() && !self.temperature.parse::<f64>().is_ok_and(|t| (0.0..=2.0).contains(&t)) {
-            return refuse("temperature", format_args!("`{}` is neither empty nor a number within 0..=2", self.temperature));
+            return refuse(
+                "temperature",
+                format_args!("`{}` is neither empty nor a number within 0..=2", self.temperature),
+            );
         }
         const OURS: [&str; 7] =
             ["model", "messages", "response_format", "temperature", "max_tokens", "max_completion_tokens", "stream"];
@@ -447,7 +469,8 @@ mod tests {
 
     #[test]
     fn one_kind_runs_twice_under_two_names() {
-        let config = load("[strategy.rules.slow]\nkind = \"ema_cross\"\ntimeframe = \"1h\"\nparams = { slow = 55 }\n").unwrap();
+        let config =
+            load("[strategy.rules.slow]\nkind = \"ema_cross\"\ntimeframe = \"1h\"\nparams = { slow = 55 }\n").unwrap();
         let rules = config.rules().unwrap();
         let of = |name: &str| rules.iter().find(|r| r.name == name).unwrap().clone();
         assert_eq!((of("slow").timeframe.as_str(), of("ema_cross").timeframe.as_str()), ("1h", "1m"));

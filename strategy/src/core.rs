@@ -72,7 +72,13 @@ impl Plan {
         Ok(Self { outputs: kind.outputs(), higher_outputs, kind, params, fingerprint, rule })
     }
     fn start(&self) -> Slot {
-        Slot { voter: self.kind.start(&self.params), last_open_ns: None, said: None, higher: Vec::new(), higher_open_ns: None }
+        Slot {
+            voter: self.kind.start(&self.params),
+            last_open_ns: None,
+            said: None,
+            higher: Vec::new(),
+            higher_open_ns: None,
+        }
     }
 }
 
@@ -186,7 +192,11 @@ impl StrategyCore {
         let key = (venue.to_owned(), symbol.to_owned());
         if !self.books.contains_key(&key) {
             if self.symbols_max <= self.books.len() {
-                return Err(Fault(format!("{symbol} is instrument {} of this task; symbols_max is {}", self.books.len() + 1, self.symbols_max)));
+                return Err(Fault(format!(
+                    "{symbol} is instrument {} of this task; symbols_max is {}",
+                    self.books.len() + 1,
+                    self.symbols_max
+                )));
             }
             let started = |plan: &Plan| plan.rule.watches(venue, symbol).then(|| plan.start());
             let book = Book { slots: self.plans.iter().map(started).collect(), waiting: BTreeMap::new() };
@@ -223,7 +233,14 @@ impl Book {
 }
 
 impl Slot {
-    fn on_bar(&mut self, plan: &Plan, candle: &Candle, outputs: &[Option<f64>], watermark_ns: i64, cause: &Cause) -> Option<Signal> {
+    fn on_bar(
+        &mut self,
+        plan: &Plan,
+        candle: &Candle,
+        outputs: &[Option<f64>],
+        watermark_ns: i64,
+        cause: &Cause,
+    ) -> Option<Signal> {
         if self.last_open_ns.is_some_and(|last| candle.open_ns <= last) {
             return None;
         }

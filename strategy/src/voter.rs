@@ -92,7 +92,12 @@ pub struct Bar<'a> {
 
 impl<'a> Bar<'a> {
     /// `outputs` and `higher` in the order that the kind declared; `higher` is empty until a bar of it closed.
-    pub fn new(candle: &'a Candle, outputs: &'a [Option<f64>], higher: &'a [Option<f64>], watches_higher: bool) -> Self {
+    pub fn new(
+        candle: &'a Candle,
+        outputs: &'a [Option<f64>],
+        higher: &'a [Option<f64>],
+        watches_higher: bool,
+    ) -> Self {
         Self { candle, outputs, higher, watches_higher }
     }
     pub fn candle(&self) -> &'a Candle {

@@ -58,23 +58,29 @@ fn candles() -> Vec<In> {
 #[test]
 fn a_standing_opinion_is_said_again_at_each_close_so_that_the_vote_stays_valid() {
     let signals = told(&mut only("ema_cross", FAST), candles());
-    check(&signals, expect![[r#"
+    check(
+        &signals,
+        expect![[r#"
         ema_cross Long at 4 until 6 by AGG_BINANCE_3:4:0: EMA1 9 crossed above EMA2 8.83333333
         ema_cross Long at 5 until 7 by AGG_BINANCE_3:5:0: EMA1 10 has stayed above EMA2 9.61111111
         ema_cross Short at 6 until 8 by AGG_BINANCE_3:6:0: EMA1 8 crossed below EMA2 8.53703704
         ema_cross Short at 7 until 9 by AGG_BINANCE_3:7:0: EMA1 7 has stayed below EMA2 7.51234568
         ema_cross Short at 8 until 10 by AGG_BINANCE_3:8:0: EMA1 6 has stayed below EMA2 6.50411523
-    "#]]);
+    "#]],
+    );
     assert_eq!(signals[0].subject(), "signal.3.ema_cross.binance.BTCUSDT");
     signals[0].clone().checked("signal.3.ema_cross.binance.BTCUSDT").unwrap();
 }
 
 #[test]
 fn without_reaffirming_only_changes_are_said() {
-    check(&told(&mut only("ema_cross", &format!("{FAST}\nreaffirm = \"never\"")), candles()), expect![[r#"
+    check(
+        &told(&mut only("ema_cross", &format!("{FAST}\nreaffirm = \"never\"")), candles()),
+        expect![[r#"
         ema_cross Long at 4 until 6 by AGG_BINANCE_3:4:0: EMA1 9 crossed above EMA2 8.83333333
         ema_cross Short at 6 until 8 by AGG_BINANCE_3:6:0: EMA1 8 crossed below EMA2 8.53703704
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -84,11 +90,14 @@ fn a_bar_that_was_not_seen_whole_warms_up_and_says_nothing() {
         let In::Candle(candle) = &mut inputs[i] else { unreachable!() };
         candle.complete = false;
     }
-    check(&told(&mut only("ema_cross", FAST), inputs.clone()), expect![[r#"
+    check(
+        &told(&mut only("ema_cross", FAST), inputs.clone()),
+        expect![[r#"
         ema_cross Long at 5 until 7 by AGG_BINANCE_3:5:0: EMA1 10 has stayed above EMA2 9.61111111
         ema_cross Short at 7 until 9 by AGG_BINANCE_3:7:0: EMA1 7 has stayed below EMA2 7.51234568
         ema_cross Short at 8 until 10 by AGG_BINANCE_3:8:0: EMA1 6 has stayed below EMA2 6.50411523
-    "#]]);
+    "#]],
+    );
     let told_anyway = told(&mut only("ema_cross", &format!("{FAST}\ntrade_incomplete = true")), inputs);
     assert_eq!(told_anyway, told(&mut only("ema_cross", FAST), candles()));
 }
@@ -99,9 +108,12 @@ fn a_bar_far_behind_the_newest_one_says_nothing() {
     newer.symbol = "ETHUSDT".into();
     let mut inputs = candles();
     inputs.insert(4, In::Candle(newer));
-    check(&told(&mut only("ema_cross", FAST), inputs), expect![[r#"
+    check(
+        &told(&mut only("ema_cross", FAST), inputs),
+        expect![[r#"
         ema_cross Long at 4 until 6 by AGG_BINANCE_3:4:0: EMA1 9 crossed above EMA2 8.83333333
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -110,10 +122,7 @@ fn the_same_bar_twice_and_an_older_one_are_passed_over() {
     inputs.insert(4, inputs[3].clone());
     inputs.insert(5, inputs[1].clone());
     let sides = |signals: Vec<Signal>| signals.into_iter().map(|s| (s.side, s.reason)).collect::<Vec<_>>();
-    assert_eq!(
-        sides(told(&mut only("ema_cross", FAST), inputs)),
-        sides(told(&mut only("ema_cross", FAST), candles()))
-    );
+    assert_eq!(sides(told(&mut only("ema_cross", FAST), inputs)), sides(told(&mut only("ema_cross", FAST), candles())));
 }
 
 #[test]
@@ -122,9 +131,12 @@ fn a_strategy_over_indicators_runs_when_both_halves_of_a_bar_are_heard_in_either
     let values = indicators(&bar, &[("supertrend.direction", 1.0), ("supertrend.supertrend", 98.5)]);
     let (c, v) = (In::Candle(bar.clone()), In::Indicators(values.clone()));
     let first = told(&mut only("supertrend", ""), [c.clone(), v.clone()]);
-    check(&first, expect![[r#"
+    check(
+        &first,
+        expect![[r#"
         supertrend Long at 1 until 3 by AGG_BINANCE_3:2:0: SuperTrend points up from 98.5, close 100
-    "#]]);
+    "#]],
+    );
     assert_eq!(first, told(&mut only("supertrend", ""), [v.clone(), c.clone()]));
     let other = In::Candle(candle(1, "100"));
     assert_eq!(told(&mut only("supertrend", ""), [c, other, v]), [], "halves of different bars are no bar");
@@ -145,10 +157,13 @@ fn a_higher_timeframe_is_seen_from_its_close_on_and_must_agree() {
     inputs.push(higher(-2.0));
     inputs.extend(bar(60, 1.5));
     inputs.extend(bar(61, -0.5));
-    check(&told(&mut core, inputs), expect![[r#"
+    check(
+        &told(&mut core, inputs),
+        expect![[r#"
         macd_trend Flat at 61 until 63 by AGG_BINANCE_3:5:0: MACD histogram 1.5 stands for long, dead zone 0; the higher timeframe's -2 disagrees
         macd_trend Short at 62 until 64 by AGG_BINANCE_3:7:0: MACD histogram -0.5 stands for short, dead zone 0; the higher timeframe's -2 agrees
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -77,19 +77,29 @@ mod tests {
     #[test]
     fn it_enters_outside_the_bands_and_leaves_at_the_middle() {
         let bars = [101.0, 103.0, 101.0, 100.0, 97.0, 99.0, 103.0].map(|c| (c, BANDS));
-        check("bollinger_breakout", "", &bars, expect![[r#"
+        check(
+            "bollinger_breakout",
+            "",
+            &bars,
+            expect![[r#"
             1 Long: close 103 is above the upper band 102
             3 Flat: close 100 is back at the middle 100
             4 Short: close 97 is below the lower band 98
             6 Long: close 103 is above the upper band 102
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn narrow_bands_break_for_nothing() {
         check("bollinger_breakout", "width_percent_min = 4.1", &[(103.0, BANDS)], expect![[""]]);
-        check("bollinger_breakout", "width_percent_min = 4.0", &[(103.0, BANDS)], expect![[r#"
+        check(
+            "bollinger_breakout",
+            "width_percent_min = 4.0",
+            &[(103.0, BANDS)],
+            expect![[r#"
             0 Long: close 103 is above the upper band 102
-        "#]]);
+        "#]],
+        );
     }
 }

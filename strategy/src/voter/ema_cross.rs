@@ -18,7 +18,11 @@ impl StrategyKind for EmaCross {
     }
     fn params(&self) -> &'static [ParamSpec] {
         &[
-            ParamSpec { key: "fast", about: "period in bars", range: ParamRange::Count { min: 1, max: 1000, default: 9 } },
+            ParamSpec {
+                key: "fast",
+                about: "period in bars",
+                range: ParamRange::Count { min: 1, max: 1000, default: 9 },
+            },
             ParamSpec {
                 key: "slow",
                 about: "period in bars, above `fast`",

@@ -83,9 +83,14 @@ mod tests {
     fn the_dead_zone_keeps_the_last_side() {
         let hist = [None, Some(0.5), Some(2.0), Some(-0.5), Some(-1.5), Some(0.9)];
         let bars: Vec<_> = hist.iter().map(|h| (10_000.0, std::slice::from_ref(h))).collect();
-        check("macd_trend", "dead_zone_bps = 1", &bars, expect![[r#"
+        check(
+            "macd_trend",
+            "dead_zone_bps = 1",
+            &bars,
+            expect![[r#"
             2 Long: MACD histogram 2 stands for long, dead zone 1
             4 Short: MACD histogram -1.5 stands for short, dead zone 1
-        "#]]);
+        "#]],
+        );
     }
 }

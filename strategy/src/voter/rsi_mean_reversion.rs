@@ -31,7 +31,10 @@ impl StrategyKind for RsiMeanReversion {
     fn check(&self, params: &Params) -> Result<(), ParamError> {
         let (low, exit, high) = (params.number("low"), params.number("exit"), params.number("high"));
         if !(low < exit && exit < high) {
-            return Err(ParamError::new("exit", format!("{low} < {exit} < {high} does not hold: `low` < `exit` < `high`")));
+            return Err(ParamError::new(
+                "exit",
+                format!("{low} < {exit} < {high} does not hold: `low` < `exit` < `high`"),
+            ));
         }
         Ok(())
     }
@@ -69,7 +72,9 @@ impl Voter for Reversion {
             Some(Stance::Short) if rsi <= self.exit => (Stance::Flat, self.exit, "is back at"),
             Some(Stance::Long) => (Stance::Long, self.exit, "is still below"),
             Some(Stance::Short) => (Stance::Short, self.exit, "is still above"),
-            None | Some(Stance::Flat) if self.low <= before && rsi < self.low => (Stance::Long, self.low, "crossed below"),
+            None | Some(Stance::Flat) if self.low <= before && rsi < self.low => {
+                (Stance::Long, self.low, "crossed below")
+            }
             None | Some(Stance::Flat) if before <= self.high && self.high < rsi => {
                 (Stance::Short, self.high, "crossed above")
             }

@@ -87,15 +87,25 @@ mod tests {
         let up = [Some(1.0), Some(99.0)];
         let down = [Some(-1.0), Some(101.0)];
         let bars: Vec<_> = [&up, &up, &down, &up, &up, &down, &down].map(|o| (100.0, &o[..])).to_vec();
-        check("supertrend", "", &bars, expect![[r#"
+        check(
+            "supertrend",
+            "",
+            &bars,
+            expect![[r#"
             0 Long: SuperTrend points up from 99, close 100
             2 Short: SuperTrend points down from 101, close 100
             3 Long: SuperTrend points up from 99, close 100
             5 Short: SuperTrend points down from 101, close 100
-        "#]]);
-        check("supertrend", "confirm_bars = 2\nwait_for_turn = true", &bars, expect![[r#"
+        "#]],
+        );
+        check(
+            "supertrend",
+            "confirm_bars = 2\nwait_for_turn = true",
+            &bars,
+            expect![[r#"
             4 Long: SuperTrend points up from 99, close 100
             6 Short: SuperTrend points down from 101, close 100
-        "#]]);
+        "#]],
+        );
     }
 }
