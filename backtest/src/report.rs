@@ -1,0 +1,67 @@
+//! What a backtest gives back, and its three files.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use schemas::{Nanos, Timeframe};
+
+use crate::account::{Account, Point, Trip};
+use crate::metrics::Stats;
+
+/// A finished backtest.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Report {
+    /// Closed round trips in the order of their exits.
+    pub trips: Vec<Trip>,
+    /// Equity at every bar's close.
+    pub equity: Vec<Point>,
+    pub stats: Stats,
+    /// Everything that was said, the tape included, and SHA-256 over it in hex: two runs of the same are equal.
+    pub facts: u64,
+    pub hash: String,
+    /// By kind, such as `order` or `refusal`: how many facts.
+    pub kinds: std::collections::BTreeMap<String, u64>,
+}
+
+impl Report {
+    pub(crate) fn new(
+        account: &Account,
+        timeframe: Timeframe,
+        facts: u64,
+        hash: String,
+        kinds: std::collections::BTreeMap<String, u64>,
+    ) -> Self {
+        let (trips, equity) = (account.trips().to_vec(), account.points().to_vec());
+        Self { trips, equity, stats: Stats::of(account, timeframe), facts, hash, kinds }
+    }
+
+    /// Writes `trades.csv`, `equity.csv` and `stats.json` into `dir`, which is made where it is absent.
+    pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        fs::create_dir_all(dir).with_context(|| format!("make folder {}", dir.display()))?;
+        let file = |name: &str| -> anyhow::Result<BufWriter<File>> {
+            let path = dir.join(name);
+            Ok(BufWriter::new(File::create(&path).with_context(|| format!("write {}", path.display()))?))
+        };
+        let mut trades = file("trades.csv")?;
+        writeln!(trades, "side,units,entry_ts_ms,exit_ts_ms,entry_price,exit_price,net_pnl")?;
+        for t in &self.trips {
+            let side = if t.long { "long" } else { "short" };
+            let (entry, exit) = (Nanos(t.entry_ns).as_ms(), Nanos(t.exit_ns).as_ms());
+            writeln!(trades, "{side},{},{entry},{exit},{},{},{}", t.units, t.entry_price, t.exit_price, t.net)?;
+        }
+        trades.flush()?;
+        let mut equity = file("equity.csv")?;
+        writeln!(equity, "open_ts_ms,equity")?;
+        for p in &self.equity {
+            writeln!(equity, "{},{}", p.open_ms, p.equity)?;
+        }
+        equity.flush()?;
+        let mut stats = file("stats.json")?;
+        serde_json::to_writer_pretty(&mut stats, &self.stats)?;
+        writeln!(stats)?;
+        stats.flush()?;
+        Ok(())
+    }
+}
