@@ -276,7 +276,7 @@ impl Feed {
     }
 
     fn book(&mut self, recv: Nanos, book: Book, out: &mut Vec<Action>, wants: &mut Vec<Want>) {
-        let (name, ts) = (book.symbol.clone(), book.ts);
+        let (name, ts, recover) = (book.symbol.clone(), book.ts, self.recover);
         let s = self.symbols.get_mut(&name).expect("Invariant: the caller knows the symbol");
         let mut said = Vec::new();
         let outcome = s.book.take(book, &mut said);
@@ -292,6 +292,9 @@ impl Feed {
             Outcome::Applied | Outcome::Stale => {}
             Outcome::Held => {
                 if !std::mem::replace(&mut s.book_asked, true) {
+                    if !recover {
+                        open_gap(s, &name, "book", at.unwrap_or(recv), "no snapshot yet", out);
+                    }
                     wants.push(Want::Book { symbol: name, again: false });
                 }
             }

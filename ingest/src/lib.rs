@@ -3,8 +3,6 @@
 //! The library is the protocol without I/O: decoders, sessions, books, packs. It has no clock and no socket; the
 //! shell (feature `stage`) brings both.
 
-// pub mod config;
-
 pub mod book;
 pub mod event;
 pub mod feed;
@@ -12,4 +10,9 @@ pub mod session;
 pub mod text;
 pub mod venue;
 
+pub mod pack;
+pub mod recording;
+pub mod watermark;
+
+pub mod config;
 pub mod normalize;

@@ -1,0 +1,264 @@
+//! `config.toml` as a struct. The file is the manual.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use schemas::config::{ConfigError, UserFile};
+use schemas::raw::PACK_MAX;
+use serde::Deserialize;
+
+use crate::session::Limits;
+use crate::venue::{self, Endpoints, Market, Venue};
+
+/// The defaults, and the manual.
+pub const DEFAULT: &str = include_str!("../config.toml");
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub clock_period_ms: i64,
+    pub lateness_ms: i64,
+    pub frames_queued_max: usize,
+    pub pack_ticks_max: usize,
+    pub instruments_period_ms: u64,
+    pub link: LinkConfig,
+    pub session: Limits,
+    pub recording: RecordingConfig,
+    pub venues: BTreeMap<String, VenueConfig>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkConfig {
+    pub connect_timeout_ms: u64,
+    pub send_timeout_ms: u64,
+    pub http_timeout_ms: u64,
+    pub backoff_first_ms: u64,
+    pub backoff_max_ms: u64,
+    pub backoff_reset_ms: u64,
+    pub frame_bytes_max: usize,
+    pub dead_bytes_max: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordingConfig {
+    pub frames_per_flush: usize,
+    pub clock_period_ms: i64,
+    pub csv_clock_period_ms: i64,
+    pub line_bytes_max: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The venue's own feed, or a stand-in that speaks like it.
+    Venue,
+    /// Lines of receive time and frame.
+    Recording,
+    /// CSV files of trades or of best bid and ask.
+    Trades,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    Production,
+    Test,
+}
+
+/// One market; keys that a user's own table leaves out have these defaults.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VenueConfig {
+    pub enabled: bool,
+    pub source: Source,
+    pub environment: Environment,
+    pub ws_url: String,
+    pub rest_url: String,
+    pub symbols: Vec<String>,
+    pub channels: Vec<String>,
+    pub files: Vec<PathBuf>,
+    pub symbol: String,
+    /// 0: at once.
+    pub speed: f64,
+    pub instruments_file: String,
+    pub flush_open: bool,
+}
+
+impl Default for VenueConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            source: Source::Venue,
+            environment: Environment::Production,
+            ws_url: String::new(),
+            rest_url: String::new(),
+            symbols: Vec::new(),
+            channels: Vec::new(),
+            files: Vec::new(),
+            symbol: String::new(),
+            speed: 1.0,
+            instruments_file: String::new(),
+            flush_open: false,
+        }
+    }
+}
+
+impl VenueConfig {
+    /// The venue's addresses, those of the configuration first.
+    pub fn endpoints(&self, venue: &dyn Venue, market: Market) -> Endpoints {
+        let own = venue.endpoints(market, self.environment == Environment::Test);
+        let or = |set: &String, own: String| if set.is_empty() { own } else { set.trim_end_matches('/').to_owned() };
+        Endpoints { ws: or(&self.ws_url, own.ws), rest: or(&self.rest_url, own.rest) }
+    }
+
+    /// Trades come as aggregates, whose ids are others.
+    pub fn wants_aggregates(&self) -> bool {
+        self.channels.iter().any(|c| c.ends_with("@aggTrade"))
+    }
+}
+
+impl Config {
+    /// The defaults with the user's `[ingest]` laid over them, checked.
+    pub fn load(user: Option<&UserFile>) -> Result<Self, ConfigError> {
+        let config: Self = schemas::config::load("ingest", DEFAULT, user)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What reads well but means nothing.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &str, why: String| Err(ConfigError::value(&format!("ingest.{key}"), why));
+        for (key, value) in [
+            ("clock_period_ms", self.clock_period_ms),
+            ("session.idle_timeout_ms", self.session.idle_timeout_ms),
+            ("session.ack_timeout_ms", self.session.ack_timeout_ms),
+            ("session.lifetime_ms", self.session.lifetime_ms),
+            ("recording.clock_period_ms", self.recording.clock_period_ms),
+            ("recording.csv_clock_period_ms", self.recording.csv_clock_period_ms),
+            ("recording.frames_per_flush", self.recording.frames_per_flush as i64),
+            ("frames_queued_max", self.frames_queued_max as i64),
+            ("session.held_max", self.session.held_max as i64),
+            ("link.backoff_first_ms", self.link.backoff_first_ms as i64),
+        ] {
+            if value <= 0 {
+                return wrong(key, format!("{value} is not above 0"));
+            }
+        }
+        if self.lateness_ms < 0 {
+            return wrong("lateness_ms", format!("{} is below 0", self.lateness_ms));
+        }
+        if !(1..=PACK_MAX).contains(&self.pack_ticks_max) {
+            return wrong("pack_ticks_max", format!("{} is not in 1..={PACK_MAX}", self.pack_ticks_max));
+        }
+        for (id, venue) in self.venues.iter().filter(|(_, venue)| venue.enabled) {
+            check_venue(id, venue)?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks one market's table; `id` is its name.
+pub fn check_venue(id: &str, config: &VenueConfig) -> Result<(), ConfigError> {
+    let wrong = |key: &str, why: String| Err(ConfigError::value(&format!("ingest.venues.{id}.{key}"), why));
+    if id.is_empty() || !id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        return wrong("(name)", "a venue is written with a-z, 0-9 and -".to_owned());
+    }
+    if !config.speed.is_finite() || config.speed < 0.0 {
+        return wrong("speed", format!("{} is not 0 (at once) or above", config.speed));
+    }
+    let files = config.source != Source::Venue;
+    if files && config.files.is_empty() {
+        return wrong("files", "names no file to read".to_owned());
+    }
+    if config.source == Source::Trades {
+        return if config.symbol.is_empty() { wrong("symbol", "the files do not tell it".to_owned()) } else { Ok(()) };
+    }
+    let Some((venue, market)) = venue::by_id(id) else {
+        let known: Vec<_> = venue::VENUES.iter().flat_map(|v| v.markets()).map(|m| m.id).collect();
+        return wrong("(name)", format!("unknown venue; known: {}", known.join(", ")));
+    };
+    if files {
+        return Ok(());
+    }
+    if config.symbols.is_empty() && config.channels.iter().any(|c| c.contains("{}")) {
+        return wrong("symbols", "is empty, and channels ask for them".to_owned());
+    }
+    if config.symbols.iter().collect::<BTreeSet<_>>().len() != config.symbols.len() {
+        return wrong("symbols", "names a symbol twice".to_owned());
+    }
+    if config.channels.is_empty() {
+        return wrong("channels", "is empty".to_owned());
+    }
+    for channel in &config.channels {
+        if let Err(why) = venue.check_channel(market, channel) {
+            return wrong("channels", format!("`{channel}`: {why}"));
+        }
+    }
+    if config.wants_aggregates() && config.channels.iter().any(|c| c.ends_with("@trade")) {
+        return wrong("channels", "has both @trade and @aggTrade: choose one, their ids differ".to_owned());
+    }
+    for (key, url, schemes) in
+        [("ws_url", &config.ws_url, ["ws://", "wss://"]), ("rest_url", &config.rest_url, ["http://", "https://"])]
+    {
+        if !url.is_empty() && !schemes.iter().any(|scheme| url.starts_with(scheme)) {
+            return wrong(key, format!("`{url}` does not begin with {} or {}", schemes[0], schemes[1]));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        Config::load(Some(&UserFile { name: "tapeline.toml".into(), text: text.into() }))
+    }
+
+    #[test]
+    fn the_manual_is_a_configuration_and_knows_every_market() {
+        let mut config = Config::load(None).unwrap();
+        let known: BTreeSet<_> = venue::VENUES.iter().flat_map(|v| v.markets()).map(|m| m.id.to_owned()).collect();
+        assert_eq!(config.venues.keys().cloned().collect::<BTreeSet<_>>(), known);
+        config.venues.values_mut().for_each(|v| v.enabled = true);
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused_with_its_key_and_what_is_allowed() {
+        for (text, key, why) in [
+            ("[ingest]\npack_ticks_max = 300", "ingest.pack_ticks_max", "1..=256"),
+            ("[ingest.venues.kraken]\nenabled = true", "ingest.venues.kraken.(name)", "binance-usdm"),
+            ("[ingest.venues.binance]\nchannels = [\"{}@trades\"]", "ingest.venues.binance.channels", "{}@aggTrade"),
+            (
+                "[ingest.venues.binance]\nchannels = [\"{}@trade\", \"{}@aggTrade\"]",
+                "ingest.venues.binance.channels",
+                "choose one",
+            ),
+            ("[ingest.venues.binance]\nsource = \"recording\"", "ingest.venues.binance.files", "no file"),
+            (
+                "[ingest.venues.bitmex]\nenabled = true\nsource = \"trades\"\nfiles = [\"a\"]",
+                "ingest.venues.bitmex.symbol",
+                "do not tell",
+            ),
+            (
+                "[ingest.venues.deribit]\nenabled = true\nws_url = \"http://x\"",
+                "ingest.venues.deribit.ws_url",
+                "wss://",
+            ),
+            ("[ingest.venues.deribit]\nenabled = true\nspeed = -1.0", "ingest.venues.deribit.speed", "0 (at once)"),
+        ] {
+            let error = load(text).unwrap_err();
+            assert_eq!(error.key, key, "{text}");
+            assert!(error.why.contains(why), "{text}: {}", error.why);
+        }
+    }
+
+    #[test]
+    fn a_venue_of_ones_own_name_may_be_filled_from_trade_files() {
+        load("[ingest.venues.bitmex]\nenabled = true\nsource = \"trades\"\nfiles = [\"a.csv\"]\nsymbol = \"XBTUSD\"")
+            .unwrap();
+    }
+}

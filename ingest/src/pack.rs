@@ -1,0 +1,402 @@
+//! Events become raw facts: partition, mantissas at the symbol's scale, packs of one symbol and kind.
+//!
+//! Invariant P-1: ticks of one symbol and kind leave in the order in which they came.
+
+use std::collections::BTreeMap;
+
+use schemas::fixed::mantissa_at;
+use schemas::raw::{
+    BookUpdate, Books, Clock, Dead, Gap, LinkEvent, Liquidation, Liquidations, Quote, Quotes, Raw, TickerUpdate,
+    Tickers, Trade, Trades, VenueBar, VenueBars,
+};
+use schemas::subject::partition;
+use schemas::wire::Version;
+use schemas::{Decimal, Nanos, Notional, Price, PriceM, Qty, QtyM, Scale};
+
+use crate::event::{self, Event};
+use crate::session::Missing;
+
+/// Gathers events of one venue into packs.
+#[derive(Debug)]
+pub struct Packer {
+    venue: String,
+    partitions: u32,
+    ticks_max: usize,
+    /// Which of the two trade tapes is stored.
+    aggregates: bool,
+    symbols: BTreeMap<String, Symbol>,
+    /// In the order in which they were begun.
+    open: Vec<Open>,
+}
+
+#[derive(Debug)]
+struct Symbol {
+    p: u32,
+    scale: Scale,
+}
+
+#[derive(Debug)]
+struct Open {
+    symbol: String,
+    ticks: usize,
+    pack: Pack,
+}
+
+#[derive(Debug)]
+enum Pack {
+    Trades(Trades),
+    Quotes(Quotes),
+    Books(Books),
+    Tickers(Tickers),
+    Bars(VenueBars),
+    Liquidations(Liquidations),
+}
+
+/// One event on its way into a pack: what it is, and the numbers that its scale must hold.
+enum Tick<'a> {
+    Trade(&'a event::Trade),
+    Quote(&'a event::Bbo),
+    Book(&'a event::Book),
+    Ticker(TickerUpdate),
+    Bar(VenueBar),
+    Liquidation(Liquidation),
+}
+
+impl Packer {
+    /// `ticks_max`: 1 to 256.
+    pub fn new(venue: &str, partitions: u32, ticks_max: usize, aggregates: bool) -> Self {
+        Self { venue: venue.to_owned(), partitions, ticks_max, aggregates, symbols: BTreeMap::new(), open: Vec::new() }
+    }
+
+    /// The digits of an instrument; data with more widens them.
+    pub fn instrument(&mut self, symbol: &str, scale: Scale) {
+        let known = self.symbol(symbol);
+        known.scale = Scale { price: known.scale.price.max(scale.price), qty: known.scale.qty.max(scale.qty) };
+    }
+
+    fn symbol(&mut self, symbol: &str) -> &mut Symbol {
+        if !self.symbols.contains_key(symbol) {
+            let p = partition(&self.venue, symbol, self.partitions);
+            self.symbols.insert(symbol.to_owned(), Symbol { p, scale: Scale::default() });
+        }
+        self.symbols.get_mut(symbol).expect("Invariant: was put there above")
+    }
+
+    /// Adds an event read at `recv`; packs that it fills, or that it does not fit in, are appended to `out`. What
+    /// is not public market data is passed over.
+    pub fn take(&mut self, recv: Nanos, event: &Event, out: &mut Vec<Raw>) {
+        let (symbol, tick) = match event {
+            Event::Trade(t) if t.aggregate.is_some() == self.aggregates => (&t.symbol, Tick::Trade(t)),
+            Event::Trade(_) => return,
+            Event::Bbo(b) => (&b.symbol, Tick::Quote(b)),
+            Event::Book(b) => (&b.symbol, Tick::Book(b)),
+            Event::Ticker(t) => (&t.symbol, Tick::Ticker(ticker(t, recv))),
+            Event::Mark(m) => (&m.symbol, Tick::Ticker(mark(m, recv))),
+            Event::Index { symbol, price, ts } => {
+                let index = Some(Price::new(*price));
+                (symbol, Tick::Ticker(TickerUpdate { ts_ns: ts.0, recv_ns: recv.0, index, ..TickerUpdate::default() }))
+            }
+            Event::OpenInterest { symbol, size, ts } => {
+                let open_interest = Some(Qty::new(*size));
+                (
+                    symbol,
+                    Tick::Ticker(TickerUpdate {
+                        ts_ns: ts.0,
+                        recv_ns: recv.0,
+                        open_interest,
+                        ..TickerUpdate::default()
+                    }),
+                )
+            }
+            Event::Bar(b) => (&b.symbol, Tick::Bar(bar(b, recv))),
+            Event::Liquidation(l) => (&l.symbol, Tick::Liquidation(liquidation(l, recv))),
+            Event::Order(_) | Event::Fill(_) | Event::Balance { .. } => return,
+            Event::Control(_) | Event::Error { .. } | Event::Ignored { .. } | Event::Other(_) | Event::Malformed(_) => {
+                return;
+            }
+        };
+        if let Err(why) = self.add(symbol, recv, tick, out) {
+            self.dead(recv, &why, &format!("{event:?}"), out);
+        }
+    }
+
+    fn add(&mut self, symbol: &str, recv: Nanos, tick: Tick, out: &mut Vec<Raw>) -> Result<(), String> {
+        let known = self.symbol(symbol);
+        let scale = tick.widen(known.scale);
+        tick.fits(scale)?;
+        known.scale = scale;
+        let p = known.p;
+        let kind = tick.kind();
+        let found = self.open.iter().position(|open| open.symbol == symbol && open.pack.kind() == kind);
+        let at = match found {
+            Some(at) if self.open[at].pack.scale() == scale => at,
+            Some(at) => {
+                out.push(self.open.remove(at).pack.into_raw());
+                self.begin(symbol, tick.begin(p, &self.venue, symbol, scale))
+            }
+            None => self.begin(symbol, tick.begin(p, &self.venue, symbol, scale)),
+        };
+        let open = &mut self.open[at];
+        open.pack.push(recv, tick, scale);
+        open.ticks += 1;
+        if open.ticks == self.ticks_max {
+            out.push(self.open.remove(at).pack.into_raw());
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, symbol: &str, pack: Pack) -> usize {
+        self.open.push(Open { symbol: symbol.to_owned(), ticks: 0, pack });
+        self.open.len() - 1
+    }
+
+    /// Writes all open packs.
+    pub fn flush(&mut self, out: &mut Vec<Raw>) {
+        out.extend(self.open.drain(..).map(|open| open.pack.into_raw()));
+    }
+
+    /// A gap, behind everything that came before it.
+    pub fn gap(&mut self, missing: &Missing, out: &mut Vec<Raw>) {
+        self.flush(out);
+        out.push(Raw::Gap(Gap {
+            v: Version,
+            venue: self.venue.clone(),
+            symbol: missing.symbol.clone(),
+            p: partition(&self.venue, &missing.symbol, self.partitions),
+            channel: missing.channel.to_owned(),
+            from_ns: missing.from.0,
+            to_ns: missing.to.map(|to| to.0),
+            reason: missing.reason.clone(),
+        }));
+    }
+
+    /// A clock in every partition, behind everything that came before it.
+    pub fn clock(&mut self, watermark: Nanos, wall: Nanos, out: &mut Vec<Raw>) {
+        self.flush(out);
+        out.extend((0..self.partitions).map(|p| {
+            Raw::Clock(Clock { v: Version, venue: self.venue.clone(), p, watermark_ns: watermark.0, wall_ns: wall.0 })
+        }));
+    }
+
+    /// A frame that was not understood.
+    pub fn dead(&self, recv: Nanos, reason: &str, frame: &str, out: &mut Vec<Raw>) {
+        out.push(Raw::Dead(Dead {
+            v: Version,
+            venue: self.venue.clone(),
+            recv_ns: recv.0,
+            reason: reason.to_owned(),
+            frame: frame.to_owned(),
+        }));
+    }
+
+    /// A connection made or lost, or a recording begun or finished.
+    pub fn link(&self, link: &str, wall: Nanos, event: &str, reason: &str, count: u64, out: &mut Vec<Raw>) {
+        out.push(Raw::Link(LinkEvent {
+            v: Version,
+            venue: self.venue.clone(),
+            link: link.to_owned(),
+            wall_ns: wall.0,
+            event: event.to_owned(),
+            reason: reason.to_owned(),
+            count,
+        }));
+    }
+}
+
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Kind {
+    Trade,
+    Quote,
+    Book,
+    Ticker,
+    Bar,
+    Liquidation,
+}
+
+impl Tick<'_> {
+    fn kind(&self) -> Kind {
+        match self {
+            Tick::Trade(_) => Kind::Trade,
+            Tick::Quote(_) => Kind::Quote,
+            Tick::Book(_) => Kind::Book,
+            Tick::Ticker(_) => Kind::Ticker,
+            Tick::Bar(_) => Kind::Bar,
+            Tick::Liquidation(_) => Kind::Liquidation,
+        }
+    }
+
+    /// Price and size pairs that are stored as mantissas; the other kinds keep decimals.
+    fn each(&self, mut see: impl FnMut(Decimal, Decimal)) {
+        match self {
+            Tick::Trade(t) => see(t.price, t.size),
+            Tick::Quote(q) => q.bid.iter().chain(&q.ask).for_each(|(p, s)| see(*p, *s)),
+            Tick::Book(b) => b.bids.iter().chain(&b.asks).for_each(|(p, s)| see(*p, *s)),
+            Tick::Ticker(_) | Tick::Bar(_) | Tick::Liquidation(_) => {}
+        }
+    }
+
+    fn widen(&self, scale: Scale) -> Scale {
+        let mut wide = scale;
+        self.each(|price, size| wide = wide.widened(price, size));
+        wide
+    }
+
+    fn fits(&self, scale: Scale) -> Result<(), String> {
+        let mut verdict = Ok(());
+        self.each(|price, size| {
+            if mantissa_at(price, scale.price).is_none() || mantissa_at(size, scale.qty).is_none() {
+                verdict =
+                    Err(format!("{price} x {size} does not fit 63 bits at {} and {} digits", scale.price, scale.qty));
+            }
+        });
+        verdict
+    }
+
+    fn begin(&self, p: u32, venue: &str, symbol: &str, scale: Scale) -> Pack {
+        match self {
+            Tick::Trade(_) => Pack::Trades(Trades::new(p, venue, symbol, scale)),
+            Tick::Quote(_) => Pack::Quotes(Quotes::new(p, venue, symbol, scale)),
+            Tick::Book(_) => Pack::Books(Books::new(p, venue, symbol, scale)),
+            Tick::Ticker(_) => Pack::Tickers(Tickers::new(p, venue, symbol, scale)),
+            Tick::Bar(_) => Pack::Bars(VenueBars::new(p, venue, symbol, scale)),
+            Tick::Liquidation(_) => Pack::Liquidations(Liquidations::new(p, venue, symbol, scale)),
+        }
+    }
+}
+
+fn price_m(price: Decimal, scale: Scale) -> PriceM {
+    PriceM(mantissa_at(price, scale.price).expect("Invariant: Tick::fits was asked"))
+}
+
+fn qty_m(size: Decimal, scale: Scale) -> QtyM {
+    QtyM(mantissa_at(size, scale.qty).expect("Invariant: Tick::fits was asked"))
+}
+
+impl Pack {
+    fn kind(&self) -> Kind {
+        match self {
+            Pack::Trades(_) => Kind::Trade,
+            Pack::Quotes(_) => Kind::Quote,
+            Pack::Books(_) => Kind::Book,
+            Pack::Tickers(_) => Kind::Ticker,
+            Pack::Bars(_) => Kind::Bar,
+            Pack::Liquidations(_) => Kind::Liquidation,
+        }
+    }
+
+    fn scale(&self) -> Scale {
+        match self {
+            Pack::Trades(p) => p.scale,
+            Pack::Quotes(p) => p.scale,
+            Pack::Books(p) => p.scale,
+            Pack::Tickers(p) => p.scale,
+            Pack::Bars(p) => p.scale,
+            Pack::Liquidations(p) => p.scale,
+        }
+    }
+
+    fn push(&mut self, recv: Nanos, tick: Tick, scale: Scale) {
+        let pair = |(price, size): (Decimal, Decimal)| (price_m(price, scale), qty_m(size, scale));
+        match (self, tick) {
+            (Pack::Trades(pack), Tick::Trade(t)) => pack.push(Trade {
+                ts: t.ts,
+                recv,
+                id: t.id,
+                price: price_m(t.price, scale),
+                size: qty_m(t.size, scale),
+                side: t.side,
+            }),
+            (Pack::Quotes(pack), Tick::Quote(q)) => {
+                pack.push(Quote { ts: q.ts.unwrap_or(recv), recv, bid: q.bid.map(pair), ask: q.ask.map(pair) });
+            }
+            (Pack::Books(pack), Tick::Book(b)) => {
+                let levels =
+                    |rows: &[(Decimal, Decimal)]| rows.iter().map(|row| pair(*row)).map(|(p, q)| (p.0, q.0)).collect();
+                pack.items.push(BookUpdate {
+                    ts_ns: b.ts.unwrap_or(recv).0,
+                    recv_ns: recv.0,
+                    action: b.action,
+                    seq_first: b.seq_first,
+                    seq_last: b.seq_last,
+                    seq_prev: b.seq_prev,
+                    bids: levels(&b.bids),
+                    asks: levels(&b.asks),
+                });
+            }
+            (Pack::Tickers(pack), Tick::Ticker(t)) => pack.items.push(t),
+            (Pack::Bars(pack), Tick::Bar(b)) => pack.items.push(b),
+            (Pack::Liquidations(pack), Tick::Liquidation(l)) => pack.items.push(l),
+            _ => unreachable!("Invariant: a tick goes into a pack of its kind"),
+        }
+    }
+
+    fn into_raw(self) -> Raw {
+        match self {
+            Pack::Trades(p) => Raw::Trades(p),
+            Pack::Quotes(p) => Raw::Quotes(p),
+            Pack::Books(p) => Raw::Books(p),
+            Pack::Tickers(p) => Raw::Tickers(p),
+            Pack::Bars(p) => Raw::Bars(p),
+            Pack::Liquidations(p) => Raw::Liquidations(p),
+        }
+    }
+}
+
+fn ticker(t: &event::Ticker, recv: Nanos) -> TickerUpdate {
+    let price = |v: Option<Decimal>| v.map(Price::new);
+    let qty = |v: Option<Decimal>| v.map(Qty::new);
+    TickerUpdate {
+        ts_ns: t.ts.0,
+        recv_ns: recv.0,
+        last: price(t.last),
+        bid: price(t.bid),
+        bid_size: qty(t.bid_size),
+        ask: price(t.ask),
+        ask_size: qty(t.ask_size),
+        mark: price(t.mark),
+        index: price(t.index),
+        funding_rate: price(t.current_funding),
+        next_funding_ns: None,
+        open_interest: qty(t.open_interest),
+        volume_24h: qty(t.volume_24h.or(t.volume_base_24h)),
+        quote_volume_24h: t.volume_quote_24h.map(Notional::new),
+        high_24h: price(t.high_24h),
+        low_24h: price(t.low_24h),
+        open_24h: price(t.open_24h),
+    }
+}
+
+fn mark(m: &event::Mark, recv: Nanos) -> TickerUpdate {
+    TickerUpdate {
+        ts_ns: m.ts.0,
+        recv_ns: recv.0,
+        mark: Some(Price::new(m.mark)),
+        index: m.index.map(Price::new),
+        funding_rate: m.funding_rate.map(Price::new),
+        next_funding_ns: m.next_funding.map(|t| t.0),
+        ..TickerUpdate::default()
+    }
+}
+
+fn bar(b: &event::Bar, recv: Nanos) -> VenueBar {
+    VenueBar {
+        ts_ns: b.event_ts.unwrap_or(recv).0,
+        recv_ns: recv.0,
+        interval: b.interval.clone(),
+        open_ts_ns: b.open_ts.0,
+        open: Price::new(b.open),
+        high: Price::new(b.high),
+        low: Price::new(b.low),
+        close: Price::new(b.close),
+        volume: Qty::new(b.volume_base),
+        // A venue that does not say so sends the bar again while it grows.
+        closed: b.closed.unwrap_or(false),
+    }
+}
+
+fn liquidation(l: &event::Liquidation, recv: Nanos) -> Liquidation {
+    Liquidation { ts_ns: l.ts.0, recv_ns: recv.0, side: l.side, price: Price::new(l.price), size: Qty::new(l.size) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! Files of recorded data as entries in time order.
+//!
+//! Two forms: raw recordings (`<receive ns> <frame>`) and CSV files with a header, either trades
+//! (`ts_ns,trade_id,price,qty,side` and perhaps `seq,recv_ns`) or best bid and ask (`recv_ns,bid,bid_qty,ask,ask_qty`).
+//! Files of one symbol follow each other; those of several symbols are merged by time.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, Read};
+
+use schemas::instrument::SizeUnit;
+use schemas::{Nanos, Side};
+
+use crate::event::{Bbo, Event, Trade};
+use crate::text::decimal;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    Raw,
+    Csv,
+}
+
+/// One line of a recording.
+#[derive(Debug, PartialEq)]
+pub struct Entry {
+    /// When it was recorded; the trade time where a file does not say.
+    pub recv: Nanos,
+    /// As the file was named with; may be empty for raw recordings.
+    pub symbol: String,
+    pub what: What,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum What {
+    Frame(String),
+    Event(Box<Event>),
+    /// The line is not of the form.
+    Bad {
+        reason: String,
+        line: String,
+    },
+}
+
+/// The files of one symbol, one behind the other.
+struct Track<R> {
+    symbol: String,
+    files: VecDeque<R>,
+    columns: Option<Columns>,
+    /// Rows so far, over all files.
+    rows: u64,
+    last_recv: Nanos,
+    /// Newest trade id; older ones are copies.
+    last_id: Option<u64>,
+    /// The source counts its trades; otherwise the row number is the id.
+    has_ids: Option<bool>,
+    next: Option<Entry>,
+}
+
+/// All files of a recording.
+pub struct Tape<R> {
+    form: Form,
+    line_bytes_max: usize,
+    tracks: Vec<Track<R>>,
+    line: Vec<u8>,
+}
+
+impl<R: BufRead> Tape<R> {
+    /// `files`: symbol and reader, in order; equal symbols make one track.
+    pub fn new(form: Form, line_bytes_max: usize, files: impl IntoIterator<Item = (String, R)>) -> Self {
+        let mut tracks: Vec<Track<R>> = Vec::new();
+        for (symbol, file) in files {
+            match tracks.iter_mut().find(|t| t.symbol == symbol) {
+                Some(track) => track.files.push_back(file),
+                None => tracks.push(Track {
+                    symbol,
+                    files: VecDeque::from([file]),
+                    columns: None,
+                    rows: 0,
+                    last_recv: Nanos(i64::MIN),
+                    last_id: None,
+                    has_ids: None,
+                    next: None,
+                }),
+            }
+        }
+        Self { form, line_bytes_max, tracks, line: Vec::new() }
+    }
+
+    /// The entry with the earliest time; of equal ones that of the track named first. `None` at the end.
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
+        let mut best: Option<(Nanos, usize)> = None;
+        for at in 0..self.tracks.len() {
+            if self.tracks[at].next.is_none() {
+                self.tracks[at].next = self.read(at)?;
+            }
+            if let Some(entry) = &self.tracks[at].next
+                && best.is_none_or(|(recv, _)| entry.recv < recv)
+            {
+                best = Some((entry.recv, at));
+            }
+        }
+        Ok(best.and_then(|(_, at)| self.tracks[at].next.take()))
+    }
+
+    fn read(&mut self, at: usize) -> io::Result<Option<Entry>> {
+        let track = &mut self.tracks[at];
+        loop {
+            let Some(file) = track.files.front_mut() else { return Ok(None) };
+            self.line.clear();
+            let limit = self.line_bytes_max as u64 + 1;
+            let n = file.take(limit).read_until(b'\n', &mut self.line)?;
+            if n == 0 {
+                track.files.pop_front();
+                track.columns = None;
+                continue;
+            }
+            if n as u64 == limit {
+                let why = format!("line {} is longer than line_bytes_max = {}", track.rows + 1, self.line_bytes_max);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+            let line = String::from_utf8_lossy(&self.line);
+            let line = line.trim();
+            if line.is_empty() {
+                continue;
+            }
+            let read = match self.form {
+                Form::Raw => raw_line(line, track.last_recv),
+                Form::Csv => match &track.columns {
+                    None => {
+                        let columns =
+                            Columns::of(line).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+                        track.columns = Some(columns);
+                        continue;
+                    }
+                    Some(columns) => {
+                        let row = Row {
+                            symbol: &track.symbol,
+                            number: track.rows,
+                            has_ids: &mut track.has_ids,
+                            last_id: &mut track.last_id,
+                        };
+                        match columns.read(line, row) {
+                            Ok(Some(read)) => read,
+                            Ok(None) => continue,
+                            Err(reason) => (track.last_recv, What::Bad { reason, line: line.to_owned() }),
+                        }
+                    }
+                },
+            };
+            track.rows += 1;
+            let (recv, what) = read;
+            track.last_recv = track.last_recv.max(recv);
+            return Ok(Some(Entry { recv: track.last_recv, symbol: track.symbol.clone(), what }));
+        }
+    }
+}
+
+/// A line without a time stands at the time of the line before.
+fn raw_line(line: &str, last: Nanos) -> (Nanos, What) {
+    match line.split_once(' ').map(|(recv, frame)| (recv.parse::<i64>(), frame)) {
+        Some((Ok(recv), frame)) => (Nanos(recv), What::Frame(frame.trim_start().to_owned())),
+        _ => {
+            let reason = "the line does not begin with a receive time in ns".to_owned();
+            (last.max(Nanos(0)), What::Bad { reason, line: line.to_owned() })
+        }
+    }
+}
+
+/// Where the columns stand.
+enum Columns {
+    Trades {
+        seq: Option<usize>,
+        ts: usize,
+        id: Option<usize>,
+        price: usize,
+        qty: usize,
+        side: usize,
+        recv: Option<usize>,
+    },
+    Quotes {
+        recv: usize,
+        bid: usize,
+        bid_qty: usize,
+        ask: usize,
+        ask_qty: usize,
+    },
+}
+
+struct Row<'a> {
+    symbol: &'a str,
+    number: u64,
+    has_ids: &'a mut Option<bool>,
+    last_id: &'a mut Option<u64>,
+}
+
+impl Columns {
+    fn of(header: &str) -> Result<Self, String> {
+        let names: Vec<&str> = header.split(',').map(str::trim).collect();
+        let find = |name: &str| names.iter().position(|n| *n == name);
+        let trades = (find("ts_ns"), find("price"), find("qty"), find("side"));
+        if let (Some(ts), Some(price), Some(qty), Some(side)) = trades {
+            let (seq, id, recv) = (find("seq"), find("trade_id"), find("recv_ns"));
+            return Ok(Self::Trades { seq, ts, id, price, qty, side, recv });
+        }
+        let quotes = (find("recv_ns"), find("bid"), find("bid_qty"), find("ask"), find("ask_qty"));
+        if let (Some(recv), Some(bid), Some(bid_qty), Some(ask), Some(ask_qty)) = quotes {
+            return Ok(Self::Quotes { recv, bid, bid_qty, ask, ask_qty });
+        }
+        Err(format!("header `{header}` has neither ts_ns,price,qty,side nor recv_ns,bid,bid_qty,ask,ask_qty"))
+    }
+
+    /// `None`: a copy of a trade that was read before.
+    fn read(&self, line: &str, row: Row) -> Result<Option<(Nanos, What)>, String> {
+        let cells: Vec<&str> = line.split(',').map(str::trim).collect();
+        let cell = |at: usize| cells.get(at).copied().ok_or_else(|| format!("{} columns", cells.len()));
+        let number = |at: usize| cell(at)?.parse::<i64>().map_err(|_| format!("`{}` is not a number", cells[at]));
+        let amount = |at: usize| decimal(cell(at)?).map_err(|e| e.to_string());
+        match *self {
+            Self::Trades { seq, ts, id, price, qty, side, recv } => {
+                let side = match cell(side)? {
+                    "buy" => Side::Buy,
+                    "sell" => Side::Sell,
+                    other => return Err(format!("side `{other}`")),
+                };
+                let ts = Nanos(number(ts)?);
+                let recv = match recv.map(cell).transpose()? {
+                    None | Some("") => ts,
+                    Some(text) => Nanos(text.parse().map_err(|_| format!("`{text}` is not a number"))?),
+                };
+                let own = id.map(cell).transpose()?.unwrap_or("");
+                let has_ids = *row.has_ids.get_or_insert_with(|| own.parse::<u64>().is_ok());
+                let id = match (has_ids, seq) {
+                    (true, _) => own.parse::<u64>().map_err(|_| format!("trade id `{own}`"))?,
+                    (false, Some(seq)) => number(seq)?.unsigned_abs() + 1,
+                    (false, None) => row.number + 1,
+                };
+                let trade = Trade {
+                    symbol: row.symbol.to_owned(),
+                    id,
+                    venue_id: None,
+                    price: amount(price)?,
+                    size: amount(qty)?,
+                    unit: SizeUnit::Base,
+                    side,
+                    ts,
+                    event_ts: None,
+                    aggregate: None,
+                    extra: None,
+                };
+                if row.last_id.is_some_and(|last| id <= last) {
+                    return Ok(None);
+                }
+                *row.last_id = Some(id);
+                Ok(Some((recv, What::Event(Box::new(Event::Trade(trade))))))
+            }
+            Self::Quotes { recv, bid, bid_qty, ask, ask_qty } => {
+                let side = |price: usize, size: usize| -> Result<_, String> {
+                    if cell(price)?.is_empty() { Ok(None) } else { Ok(Some((amount(price)?, amount(size)?))) }
+                };
+                let recv = Nanos(number(recv)?);
+                let bbo = Bbo {
+                    symbol: row.symbol.to_owned(),
+                    bid: side(bid, bid_qty)?,
+                    ask: side(ask, ask_qty)?,
+                    seq: None,
+                    ts: None,
+                    event_ts: None,
+                };
+                Ok(Some((recv, What::Event(Box::new(Event::Bbo(bbo))))))
+            }
+        }
+    }
+}
