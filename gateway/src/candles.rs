@@ -21,7 +21,14 @@ use crate::view::candle_json;
 const READ_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The newest `n` candles, oldest first, each with the named indicator outputs under `indicators`.
-pub async fn history(bus: &Bus, venue: &str, symbol: &str, tf: Timeframe, n: usize, outputs: &[&str]) -> anyhow::Result<Vec<Value>> {
+pub async fn history(
+    bus: &Bus,
+    venue: &str,
+    symbol: &str,
+    tf: Timeframe,
+    n: usize,
+    outputs: &[&str],
+) -> anyhow::Result<Vec<Value>> {
     let p = subject::partition(venue, symbol, PARTITIONS);
     let name = stream::aggregate(venue, p);
     let read = async {

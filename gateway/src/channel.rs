@@ -107,7 +107,18 @@ mod tests {
     #[test]
     fn names_with_wildcards_holes_or_other_letters_are_refused() {
         let long = format!("ticker.binance.{}", "A".repeat(NAME_BYTES_MAX));
-        for name in ["ticker.*.>", "ticker..X", "", ".", "ticker.binance.B T", "ticker.binance.\u{fc}", "ticker.binance.a\0b", "ticker.binance", "ticker.a.b.c", &long] {
+        for name in [
+            "ticker.*.>",
+            "ticker..X",
+            "",
+            ".",
+            "ticker.binance.B T",
+            "ticker.binance.\u{fc}",
+            "ticker.binance.a\0b",
+            "ticker.binance",
+            "ticker.a.b.c",
+            &long,
+        ] {
             assert_eq!(parse(name, Scope::Operator).unwrap_err(), "bad_channel", "{name}");
         }
         assert_eq!(parse("secrets.main", Scope::Operator).unwrap_err(), "channel_not_allowed");
@@ -122,7 +133,10 @@ mod tests {
     #[test]
     fn deribits_own_names_mean_deribits_instruments() {
         let channel = parse("ticker.BTC-PERPETUAL.100ms", Scope::Market).unwrap();
-        assert_eq!((channel.asked.as_str(), channel.name.as_str()), ("ticker.BTC-PERPETUAL.100ms", "ticker.deribit.BTC-PERPETUAL"));
+        assert_eq!(
+            (channel.asked.as_str(), channel.name.as_str()),
+            ("ticker.BTC-PERPETUAL.100ms", "ticker.deribit.BTC-PERPETUAL")
+        );
     }
 
     proptest! {

@@ -52,12 +52,21 @@ impl Config {
     /// Values that read well but mean nothing.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.listen.parse::<std::net::SocketAddr>().is_err() {
-            return Err(ConfigError::value("gateway.listen", format_args!("`{}` is not address:port, such as 127.0.0.1:8787", self.listen)));
+            return Err(ConfigError::value(
+                "gateway.listen",
+                format_args!("`{}` is not address:port, such as 127.0.0.1:8787", self.listen),
+            ));
         }
         if !["paper", "testnet", "live", "sim"].contains(&self.mode.as_str()) {
-            return Err(ConfigError::value("gateway.mode", format_args!("`{}` is none of paper, sim, testnet, live", self.mode)));
+            return Err(ConfigError::value(
+                "gateway.mode",
+                format_args!("`{}` is none of paper, sim, testnet, live", self.mode),
+            ));
         }
-        if !self.public_url.is_empty() && !self.public_url.starts_with("http://") && !self.public_url.starts_with("https://") {
+        if !self.public_url.is_empty()
+            && !self.public_url.starts_with("http://")
+            && !self.public_url.starts_with("https://")
+        {
             return Err(ConfigError::value("gateway.public_url", "must start with http:// or https://, or be empty"));
         }
         let l = &self.limits;

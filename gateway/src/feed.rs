@@ -14,12 +14,27 @@ use crate::hub::Hub;
 use crate::store::{self, From};
 
 /// Live subjects. `latest` channels come of them: a doubled message changes nothing, trades are told apart by id.
-pub const LIVE: [&str; 6] = ["raw.*.*.trade.>", "raw.*.*.quote.>", "raw.*.*.ticker.>", "candle.>", "indicator.>", "preview.>"];
+pub const LIVE: [&str; 6] =
+    ["raw.*.*.trade.>", "raw.*.*.quote.>", "raw.*.*.ticker.>", "candle.>", "indicator.>", "preview.>"];
 
 /// Subjects whose messages mean that a followed stream has grown.
 pub const KNOCKS: [&str; 16] = [
-    "intent.>", "order.>", "cancel.>", "refusal.>", "position.>", "account.>", "state.>", "sending.>", "ack.>", "fill.>",
-    "reject.>", "done.>", "funding.>", "signal.>", "llm.>", "$KV.instruments.>",
+    "intent.>",
+    "order.>",
+    "cancel.>",
+    "refusal.>",
+    "position.>",
+    "account.>",
+    "state.>",
+    "sending.>",
+    "ack.>",
+    "fill.>",
+    "reject.>",
+    "done.>",
+    "funding.>",
+    "signal.>",
+    "llm.>",
+    "$KV.instruments.>",
 ];
 
 /// The streams to read back and follow: (stream, filter).

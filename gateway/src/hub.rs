@@ -75,7 +75,12 @@ impl Hub {
         let view = View::new(&config.account, config.history.clone());
         Self {
             epoch: format!("{:x}", now_ms()),
-            state: Mutex::new(State { view, stages: Value::Array(Vec::new()), channels: HashMap::new(), clients: BTreeMap::new() }),
+            state: Mutex::new(State {
+                view,
+                stages: Value::Array(Vec::new()),
+                channels: HashMap::new(),
+                clients: BTreeMap::new(),
+            }),
             next_client: AtomicU64::new(1),
             messages_out: AtomicU64::new(0),
             undecodable: AtomicU64::new(0),
@@ -112,7 +117,10 @@ impl Hub {
     pub fn hear_stages(&self, stages: Value) {
         let mut state = lock(&self.state);
         state.stages = stages.clone();
-        self.tell(&mut state, Update { channel: "stages".into(), key: String::new(), policy: Policy::Latest, data: stages });
+        self.tell(
+            &mut state,
+            Update { channel: "stages".into(), key: String::new(), policy: Policy::Latest, data: stages },
+        );
     }
 
     fn tell(&self, state: &mut State, update: Update) {

@@ -4,27 +4,27 @@
 //! `view` (the fold that REST answers from). Shell, behind the feature `stage`: `feed` (facts in), `hub` (clients),
 //! `ws`, `rest`, `server`.
 
-pub mod config;
 pub mod channel;
-pub mod protocol;
+pub mod config;
 pub mod outbox;
+pub mod protocol;
 pub mod view;
 
 #[cfg(feature = "stage")]
-pub mod hub;
-#[cfg(feature = "stage")]
-pub mod store;
+pub mod candles;
 #[cfg(feature = "stage")]
 pub mod feed;
 #[cfg(feature = "stage")]
-pub mod ws;
+pub mod hub;
 #[cfg(feature = "stage")]
 pub mod rest;
 #[cfg(feature = "stage")]
-pub mod candles;
-#[cfg(feature = "stage")]
-pub mod ui;
+pub mod run;
 #[cfg(feature = "stage")]
 pub mod server;
 #[cfg(feature = "stage")]
-pub mod run;
+pub mod store;
+#[cfg(feature = "stage")]
+pub mod ui;
+#[cfg(feature = "stage")]
+pub mod ws;

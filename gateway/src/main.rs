@@ -5,7 +5,11 @@ use nats::StageArgs;
 
 /// REST, WebSocket fan-out and the dashboard of the pipeline. It shows; it says nothing on the bus.
 #[derive(Parser)]
-#[command(name = "gateway", version, after_help = "Example:\n  gateway --nats-url nats://127.0.0.1:4222 --config tapeline.toml")]
+#[command(
+    name = "gateway",
+    version,
+    after_help = "Example:\n  gateway --nats-url nats://127.0.0.1:4222 --config tapeline.toml"
+)]
 struct Cli {
     #[command(flatten)]
     stage: StageArgs,

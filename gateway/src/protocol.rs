@@ -37,7 +37,8 @@ struct Wire {
 
 /// `Err`: a ready error message for the client.
 pub fn parse(text: &str) -> Result<Request, String> {
-    let value: Value = serde_json::from_str(text).map_err(|e| error(&Value::Null, None, "bad_json", &e.to_string(), &[]))?;
+    let value: Value =
+        serde_json::from_str(text).map_err(|e| error(&Value::Null, None, "bad_json", &e.to_string(), &[]))?;
     let id = value.get("id").cloned().unwrap_or(Value::Null);
     let wire: Wire = serde_json::from_value(value).map_err(|e| error(&id, None, "bad_json", &e.to_string(), &[]))?;
     let op = match wire.op.as_deref() {
@@ -48,7 +49,13 @@ pub fn parse(text: &str) -> Result<Request, String> {
         Some("ping") => Op::Ping,
         other => {
             let said = other.unwrap_or("nothing");
-            return Err(error(&id, other, "unknown_op", &format!("`{said}` is none of subscribe, unsubscribe, unsubscribe_all, list, ping"), &[]));
+            return Err(error(
+                &id,
+                other,
+                "unknown_op",
+                &format!("`{said}` is none of subscribe, unsubscribe, unsubscribe_all, list, ping"),
+                &[],
+            ));
         }
     };
     Ok(Request { op, id: wire.id })
@@ -74,7 +81,10 @@ pub fn ok(op: &str, id: &Value, channels: &[Channel], rejected: &[Rejected]) -> 
     let names: Vec<&str> = channels.iter().map(|c| c.asked.as_str()).collect();
     let details: serde_json::Map<String, Value> =
         channels.iter().map(|c| (c.asked.clone(), json!({"policy": c.policy.as_str()}))).collect();
-    with_id(json!({"type": "ok", "op": op, "channels": names, "details": details, "rejected": rejected_json(rejected)}), id)
+    with_id(
+        json!({"type": "ok", "op": op, "channels": names, "details": details, "rejected": rejected_json(rejected)}),
+        id,
+    )
 }
 
 pub fn error(id: &Value, op: Option<&str>, code: &str, text: &str, rejected: &[Rejected]) -> String {

@@ -24,7 +24,11 @@ pub const ROUTES: &[(&str, &str, &[Parameter])] = &[
     ("/api/trades", "Executions of the account, newest first", &[LIMIT]),
     ("/api/orders", "Orders with their state, newest first", &[LIMIT]),
     ("/api/account", "The account's newest snapshot", &[]),
-    ("/api/equity", "Equity over time, oldest first", &[("from_ns", "Event time of the first point, ns since 1970", false)]),
+    (
+        "/api/equity",
+        "Equity over time, oldest first",
+        &[("from_ns", "Event time of the first point, ns since 1970", false)],
+    ),
     (
         "/api/candles",
         "Closed candles of one instrument, oldest first",
@@ -141,7 +145,8 @@ async fn candles(app: &App, asked: &Asked, n: usize) -> Result<Value, Trouble> {
     let names: Vec<&str> = asked.indicators.as_deref().unwrap_or("").split(',').filter(|s| !s.is_empty()).collect();
     let n = n.min(app.hub.config.history.candles_max);
     let found = candles::history(&app.bus, venue, symbol, tf, n, &names).await;
-    let found = found.map_err(|e| Trouble(StatusCode::SERVICE_UNAVAILABLE, "upstream_unavailable", format!("{e:#}")))?;
+    let found =
+        found.map_err(|e| Trouble(StatusCode::SERVICE_UNAVAILABLE, "upstream_unavailable", format!("{e:#}")))?;
     Ok(json!({"venue": venue, "symbol": symbol, "tf": tf.to_string(), "candles": found}))
 }
 
@@ -160,7 +165,10 @@ pub fn openapi() -> Value {
             "200": {"description": "As said", "content": {"application/json": {"schema": {"type": "object"}}}},
             "400": {"description": "A parameter is wrong", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}},
         });
-        paths.insert((*path).to_owned(), json!({"get": {"summary": summary, "parameters": parameters, "responses": answers}}));
+        paths.insert(
+            (*path).to_owned(),
+            json!({"get": {"summary": summary, "parameters": parameters, "responses": answers}}),
+        );
     }
     json!({
         "openapi": "3.1.0",

@@ -7,9 +7,9 @@ use nats::{Stage, StageArgs};
 use serde_json::json;
 
 use crate::config::Config;
+use crate::feed;
 use crate::hub::Hub;
 use crate::server::{self, App};
-use crate::feed;
 
 /// Runs until a signal or the first failure.
 pub async fn run(args: StageArgs) -> anyhow::Result<()> {

@@ -43,7 +43,8 @@ pub async fn bind(listen: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
 impl App {
     pub fn new(hub: Arc<Hub>, bus: Bus, addr: SocketAddr, stop: CancellationToken) -> Self {
         let port = addr.port();
-        let mut hosts = vec![addr.to_string(), format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+        let mut hosts =
+            vec![addr.to_string(), format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
         let mut origins: Vec<String> = hosts.iter().map(|h| format!("http://{h}")).collect();
         let public = hub.config.public_url.trim_end_matches('/').to_owned();
         if let Some((_, host)) = public.split_once("://") {
@@ -58,7 +59,10 @@ impl App {
 pub async fn serve(app: Arc<App>, listener: TcpListener) -> anyhow::Result<()> {
     let stop = app.stop.clone();
     let router = router(app);
-    axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await.context("serve HTTP")
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move { stop.cancelled().await })
+        .await
+        .context("serve HTTP")
 }
 
 fn router(app: Arc<App>) -> Router {
@@ -121,7 +125,10 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let list = [
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-cache"),

@@ -68,7 +68,9 @@ async fn ask(bus: &Bus, stream: &str, request: Value) -> anyhow::Result<Vec<Stor
 }
 
 fn stored(headers: HeaderMap, payload: Bytes) -> anyhow::Result<Stored> {
-    let header = |name: &str| headers.get(name).map(|v| v.as_str().to_owned()).with_context(|| format!("the answer lacks {name}"));
+    let header = |name: &str| {
+        headers.get(name).map(|v| v.as_str().to_owned()).with_context(|| format!("the answer lacks {name}"))
+    };
     Ok(Stored {
         seq: header("Nats-Sequence")?.parse().context("read Nats-Sequence")?,
         subject: header("Nats-Subject")?,

@@ -171,7 +171,8 @@ impl View {
             Raw::Quotes(pack) => {
                 let Some(q) = pack.iter().last() else { return };
                 let ticker = self.tickers.entry((pack.venue.clone(), pack.symbol.clone())).or_default();
-                let side = |s: Option<(PriceM, QtyM)>| (s.map(|x| x.0.price(pack.scale)), s.map(|x| x.1.qty(pack.scale)));
+                let side =
+                    |s: Option<(PriceM, QtyM)>| (s.map(|x| x.0.price(pack.scale)), s.map(|x| x.1.qty(pack.scale)));
                 (ticker.bid, ticker.bid_size) = side(q.bid);
                 (ticker.ask, ticker.ask_size) = side(q.ask);
                 ticker.ts_ns = ticker.ts_ns.max(q.ts.0);
@@ -192,7 +193,13 @@ impl View {
                 }
                 self.tell_ticker(&pack.venue, &pack.symbol, out);
             }
-            Raw::Books(_) | Raw::Bars(_) | Raw::Liquidations(_) | Raw::Clock(_) | Raw::Gap(_) | Raw::Link(_) | Raw::Dead(_) => {}
+            Raw::Books(_)
+            | Raw::Bars(_)
+            | Raw::Liquidations(_)
+            | Raw::Clock(_)
+            | Raw::Gap(_)
+            | Raw::Link(_)
+            | Raw::Dead(_) => {}
         }
     }
 
@@ -378,7 +385,8 @@ impl View {
         let tokens = Tokens::of(channel);
         match tokens.head() {
             "ticker" => {
-                let found = self.tickers.values().find(|t| t.venue == tokens.get(1) && escape(&t.symbol) == tokens.get(2));
+                let found =
+                    self.tickers.values().find(|t| t.venue == tokens.get(1) && escape(&t.symbol) == tokens.get(2));
                 found.map(|t| (String::new(), to_json(t))).into_iter().collect()
             }
             "positions" => self.positions.values().map(|p| (format!("{}.{}", p.venue, p.symbol), to_json(p))).collect(),
@@ -424,7 +432,14 @@ mod tests {
     fn trade_pack(ids: &[u64]) -> Trades {
         let mut pack = Trades::new(3, "binance", "BTCUSDT", Scale { price: 2, qty: 3 });
         for id in ids {
-            pack.push(Trade { ts: Nanos(*id as i64), recv: Nanos(0), id: *id, price: PriceM(6_000_010), size: QtyM(1), side: Side::Buy });
+            pack.push(Trade {
+                ts: Nanos(*id as i64),
+                recv: Nanos(0),
+                id: *id,
+                price: PriceM(6_000_010),
+                size: QtyM(1),
+                side: Side::Buy,
+            });
         }
         pack
     }
@@ -451,21 +466,57 @@ mod tests {
         let mut view = view();
         let cause = Cause { stream: "DESK_main".into(), seq: 1, index: 0 };
         let order = Order {
-            v: Version, account: "main".into(), id: "a".into(), venue: "binance".into(), symbol: "X".into(), side: Side::Buy,
-            kind: schemas::desk::OrderKind::Market, qty: "2".parse().unwrap(), limit: None, trigger: None, reduce_only: false,
-            post_only: false, time_in_force: Default::default(), protect: None, parent: None, strategies: vec![], ts_ns: 1,
-            reason: String::new(), cause: cause.clone(),
+            v: Version,
+            account: "main".into(),
+            id: "a".into(),
+            venue: "binance".into(),
+            symbol: "X".into(),
+            side: Side::Buy,
+            kind: schemas::desk::OrderKind::Market,
+            qty: "2".parse().unwrap(),
+            limit: None,
+            trigger: None,
+            reduce_only: false,
+            post_only: false,
+            time_in_force: Default::default(),
+            protect: None,
+            parent: None,
+            strategies: vec![],
+            ts_ns: 1,
+            reason: String::new(),
+            cause: cause.clone(),
         };
         hear(&mut view, &order);
         let fill = Fill {
-            v: Version, account: "main".into(), id: "a".into(), n: 1, venue: "binance".into(), symbol: "X".into(), side: Side::Buy,
-            price: "5".parse().unwrap(), qty: "2".parse().unwrap(), fee: Default::default(), liquidity: schemas::exec::Liquidity::Taker,
-            reduce_only: false, left: Qty::ZERO, why: "next trade".into(), ts_ns: 2, cause: cause.clone(),
+            v: Version,
+            account: "main".into(),
+            id: "a".into(),
+            n: 1,
+            venue: "binance".into(),
+            symbol: "X".into(),
+            side: Side::Buy,
+            price: "5".parse().unwrap(),
+            qty: "2".parse().unwrap(),
+            fee: Default::default(),
+            liquidity: schemas::exec::Liquidity::Taker,
+            reduce_only: false,
+            left: Qty::ZERO,
+            why: "next trade".into(),
+            ts_ns: 2,
+            cause: cause.clone(),
         };
         hear(&mut view, &fill);
         let done = Done {
-            v: Version, account: "main".into(), id: "a".into(), venue: "binance".into(), symbol: "X".into(),
-            state: schemas::exec::DoneState::Filled, filled: "2".parse().unwrap(), reason: String::new(), ts_ns: 2, cause,
+            v: Version,
+            account: "main".into(),
+            id: "a".into(),
+            venue: "binance".into(),
+            symbol: "X".into(),
+            state: schemas::exec::DoneState::Filled,
+            filled: "2".parse().unwrap(),
+            reason: String::new(),
+            ts_ns: 2,
+            cause,
         };
         hear(&mut view, &done);
         assert_eq!((view.orders(9)[0].status, view.orders(9)[0].filled.to_string().as_str()), ("filled", "2"));

@@ -47,7 +47,8 @@ pub async fn serve(hub: Arc<Hub>, socket: WebSocket, scope: Scope, stop: Cancell
 }
 
 async fn refuse(mut socket: WebSocket) {
-    let text = protocol::error(&Value::Null, None, "too_many_clients", "the gateway serves as many clients as it may", &[]);
+    let text =
+        protocol::error(&Value::Null, None, "too_many_clients", "the gateway serves as many clients as it may", &[]);
     // It leaves either way.
     let _ = tokio::time::timeout(Duration::from_secs(1), socket.send(Message::Text(text.into()))).await;
 }
@@ -145,7 +146,13 @@ async fn read(
             return Some(close::FLOOD);
         }
         let answered = if ops > limits.ops_per_s_max {
-            client.control(protocol::error(&Value::Null, None, "rate_limited", &format!("{} operations a second are allowed", limits.ops_per_s_max), &[]))
+            client.control(protocol::error(
+                &Value::Null,
+                None,
+                "rate_limited",
+                &format!("{} operations a second are allowed", limits.ops_per_s_max),
+                &[],
+            ))
         } else {
             answer(hub, client, scope, &mut mine, &text)
         };
@@ -199,7 +206,13 @@ fn answer(
                 }
             }
             if taken.is_empty() {
-                return client.control(protocol::error(&request.id, Some("subscribe"), "no_valid_channels", "no valid channels", &rejected));
+                return client.control(protocol::error(
+                    &request.id,
+                    Some("subscribe"),
+                    "no_valid_channels",
+                    "no valid channels",
+                    &rejected,
+                ));
             }
             let ack = protocol::ok("subscribe", &request.id, &taken, &rejected);
             hub.subscribe(client, &taken, ack)
