@@ -269,7 +269,7 @@ impl Marks {
 }
 
 /// The same values with plain marks: full-width and typographic marks around values become ASCII, invisible
-/// characters between them and commas before a closer go. Strings keep every character.
+/// characters between them become spaces, commas before a closer go. Strings keep every character.
 fn mended(slice: &str) -> String {
     let mut text = String::with_capacity(slice.len());
     let mut marks = Marks::default();
@@ -281,12 +281,12 @@ fn mended(slice: &str) -> String {
             (Some(_), Some(_)) => text.push(c),
             (None, Some(_)) | (Some(_), None) => text.push('"'),
             (None, None) => match c {
-                '\u{feff}' | '\u{200b}'..='\u{200d}' | '\u{2060}' => {}
                 '｛' => text.push('{'),
                 '［' => text.push('['),
                 '：' => text.push(':'),
                 '，' => text.push(','),
-                '\u{a0}' | '\u{3000}' => text.push(' '),
+                // A space, not nothing: dropped from the middle of a number it would make another number.
+                '\u{feff}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{a0}' | '\u{3000}' => text.push(' '),
                 '}' | '｝' | ']' | '］' => {
                     let kept = text.trim_end().strip_suffix(',').map(str::len);
                     text.truncate(kept.unwrap_or(text.len()));

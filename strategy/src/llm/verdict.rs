@@ -98,9 +98,9 @@ fn judged(trader: &Trader, coin: &LlmCoin, decision: &Decision) -> Result<Findin
         other => return Err(broken("V01", format!("action `{}`", plain(other.unwrap_or(""), 32)))),
     };
     if side == Stance::Flat {
-        // A close needs no numbers: what stands beside it is not read, so it cannot hold it up. No confidence is
-        // claimed for it.
-        return Ok(Finding::Opinion { side, confidence: Fraction::ZERO, stop_loss: None, take_profit: None, why });
+        // A close needs no numbers: what stands beside it is not read, so it cannot hold it up; and it is said with
+        // full confidence, so that a bound on confidence further on, which is meant for opens, cannot either.
+        return Ok(Finding::Opinion { side, confidence: Fraction::ONE, stop_loss: None, take_profit: None, why });
     }
     let number = |name: &'static str| field(name)?.map(|value| decimal(name, value)).transpose();
     let price = |name: &'static str| {

@@ -85,6 +85,8 @@ fn what_is_cut_off_doubled_or_contradictory_decides_nothing() {
         (CLEAN[..CLEAN.len() - 17].to_owned(), "not_json"),
         (format!("so: {}", &CLEAN[..CLEAN.len() - 20]), "not_json"),
         (CLEAN.replace("66000.50", "NaN"), "not_json"),
+        (CLEAN.replace("66000.50", "66\u{200b}000.50"), "not_json"),
+        (CLEAN.replace("66000.50", "66，000.50"), "not_json"),
         (CLEAN.replace("66000.50", "3000*0.01"), "not_json"),
         (CLEAN.replace("66000.50", "0x10"), "not_json"),
         (CLEAN.replace('"', "'"), "not_json"),
@@ -149,7 +151,7 @@ fn disturbed(kinds: &[u8]) -> String {
             ('}', 1) => text.push('｝'),
             (']', 2) => text.push_str(" ,\n]"),
             ('}', 2) => text.push_str(",}"),
-            (c, 3) => text.extend(['\u{200b}', c]),
+            (c, 3) if "{}[]:, \n".contains(c) => text.extend(['\u{200b}', c]),
             (c, _) => text.push(c),
         }
     }

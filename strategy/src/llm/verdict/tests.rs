@@ -115,7 +115,7 @@ fn one_broken_coin_does_not_stop_another_from_closing() {
             {"coin":"PEPE","action":"open_long"}]}"#,
         expect![[r#"
             decided -
-            BTC signal - flat, confidence 0
+            BTC signal - flat, confidence 1
             ETH no_decision V01 action `short`
             PEPE no_decision V02 is not a coin that was asked about
             signal BTCUSDT Flat until 180 
@@ -216,7 +216,7 @@ fn a_late_answer_opens_nothing_and_still_closes() {
     expect![[r#"
         decided -
         BTC no_decision V14 the answer is 3 ms too late to open
-        ETH signal - flat, confidence 0
+        ETH signal - flat, confidence 1
         signal ETHUSDT Flat until 180 
     "#]]
     .assert_eq(&lines(&trader(""), &late));
