@@ -18,6 +18,7 @@ pub const DEFAULT: &str = include_str!("../config.toml");
 pub struct Config {
     pub clock_period_ms: i64,
     pub lateness_ms: i64,
+    pub watermark_hold_ms_max: i64,
     pub frames_queued_max: usize,
     pub pack_ticks_max: usize,
     pub instruments_period_ms: u64,
@@ -132,6 +133,7 @@ impl Config {
         let wrong = |key: &str, why: String| Err(ConfigError::value(&format!("ingest.{key}"), why));
         for (key, value) in [
             ("clock_period_ms", self.clock_period_ms),
+            ("watermark_hold_ms_max", self.watermark_hold_ms_max),
             ("session.idle_timeout_ms", self.session.idle_timeout_ms),
             ("session.ack_timeout_ms", self.session.ack_timeout_ms),
             ("session.lifetime_ms", self.session.lifetime_ms),

@@ -16,3 +16,18 @@ pub mod watermark;
 
 pub mod config;
 pub mod normalize;
+
+#[cfg(feature = "stage")]
+pub mod http;
+#[cfg(feature = "stage")]
+pub mod link;
+#[cfg(feature = "stage")]
+pub mod live;
+#[cfg(feature = "stage")]
+pub mod metrics;
+#[cfg(feature = "stage")]
+pub mod run;
+#[cfg(feature = "stage")]
+pub mod source;
+#[cfg(feature = "stage")]
+pub mod wall;

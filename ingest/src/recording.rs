@@ -43,6 +43,7 @@ pub struct Player {
     clock_due: Option<Nanos>,
     frames: usize,
     now: Nanos,
+    first_event: Option<Nanos>,
     events: Vec<Event>,
     actions: Vec<Action>,
 }
@@ -59,6 +60,7 @@ impl Player {
             clock_due: None,
             frames: 0,
             now: Nanos(i64::MIN),
+            first_event: None,
             events: Vec::new(),
             actions: Vec::new(),
             options,
@@ -159,9 +161,15 @@ impl Player {
 
     fn say(&mut self, recv: Nanos, event: &Event, out: &mut Vec<Raw>) {
         if let Some((_, Some(ts))) = subject_of(event) {
+            self.first_event.get_or_insert(ts);
             self.watermark.observe(ts, recv);
         }
         self.packer.take(recv, event, out);
+    }
+
+    /// Event time of the first event that had one.
+    pub fn first_event(&self) -> Option<Nanos> {
+        self.first_event
     }
 
     /// The last facts.

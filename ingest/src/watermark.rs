@@ -35,6 +35,11 @@ impl Watermark {
         Some(self.said)
     }
 
+    /// What was said last, without going on; `None` before the first.
+    pub fn said(&self) -> Option<Nanos> {
+        (self.said.0 > i64::MIN).then_some(self.said)
+    }
+
     /// The newest event time.
     pub fn newest(&self) -> Option<Nanos> {
         self.newest.map(|(ts, _)| ts)

@@ -1,0 +1,50 @@
+//! REST requests of sessions.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::session::{HttpAnswer, HttpResult};
+
+/// The largest answer that is read: an instrument list is some 10 MiB.
+const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// Shared by all connections of a venue.
+#[derive(Clone, Debug)]
+pub struct Client(reqwest::Client);
+
+impl Client {
+    pub fn new(timeout_ms: u64) -> anyhow::Result<Self> {
+        nats::crypto::install();
+        let bound = Duration::from_millis(timeout_ms);
+        let client = reqwest::Client::builder().timeout(bound).connect_timeout(bound).user_agent("tapeline").build();
+        Ok(Self(client.context("make the http client")?))
+    }
+
+    pub async fn get(&self, url: &str) -> HttpResult {
+        let mut answer = self.0.get(url).send().await.map_err(|e| causes(&e))?;
+        let status = answer.status().as_u16();
+        let header = answer.headers().get("retry-after").and_then(|v| v.to_str().ok());
+        let retry_after_s = header.and_then(|text| text.trim().parse().ok());
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|e| causes(&e))? {
+            if body.len() + chunk.len() > BODY_BYTES_MAX {
+                return Err(format!("an answer of more than {BODY_BYTES_MAX} bytes"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let body = String::from_utf8(body).map_err(|_| "an answer that is not text".to_owned())?;
+        Ok(HttpAnswer { status, retry_after_s, body })
+    }
+}
+
+/// The error with its causes: the client's own text says only that something failed.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

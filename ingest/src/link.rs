@@ -1,0 +1,385 @@
+//! A session on a real socket: connects, carries out its actions, reconnects.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::bail;
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use schemas::Nanos;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::LinkConfig;
+use crate::event::Event;
+use crate::http;
+use crate::metrics::{self, Metrics};
+use crate::session::{Action, HttpResult, Missing, Session};
+use crate::wall::Wall;
+
+/// Frames that are read before what they say is handed on.
+pub const FRAMES_PER_BATCH_MAX: usize = 16;
+
+/// What a link hands to its venue's writer.
+#[derive(Debug)]
+pub struct Batch {
+    /// Which link.
+    pub link: usize,
+    /// The session's data is complete so far.
+    pub whole: bool,
+    pub out: Vec<Out>,
+}
+
+#[derive(Debug)]
+pub enum Out {
+    Event {
+        recv: Nanos,
+        event: Event,
+    },
+    Gap(Missing),
+    Dead {
+        recv: Nanos,
+        reason: String,
+        frame: String,
+    },
+    /// A connection was made or lost.
+    Link {
+        link: String,
+        wall: Nanos,
+        event: &'static str,
+        reason: String,
+        count: u64,
+    },
+    /// The digits of an instrument.
+    Instrument {
+        symbol: String,
+        scale: schemas::Scale,
+    },
+}
+
+/// What every link of a venue shares.
+#[derive(Clone)]
+pub struct Shared {
+    pub venue: String,
+    pub config: LinkConfig,
+    pub http: http::Client,
+    pub wall: Wall,
+    pub metrics: Metrics,
+    pub out: mpsc::Sender<Batch>,
+    pub stop: CancellationToken,
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Why a connection ended.
+struct Ended {
+    reason: String,
+    planned: bool,
+    after_ms: i64,
+}
+
+impl Ended {
+    fn lost(reason: impl std::fmt::Display) -> Self {
+        Self { reason: reason.to_string(), planned: false, after_ms: 0 }
+    }
+}
+
+/// Runs one session until `stop`. Connections that fail are tried again without end; each try is counted, told and
+/// paused for.
+pub async fn run(number: usize, session: Box<dyn Session>, shared: Shared) -> anyhow::Result<()> {
+    let labels = metrics::Link { venue: shared.venue.clone(), link: session.name() };
+    Link { number, session, shared, labels, pending: Pending::default(), count: 0, was_whole: false }.run().await
+}
+
+struct Link {
+    number: usize,
+    session: Box<dyn Session>,
+    shared: Shared,
+    labels: metrics::Link,
+    pending: Pending,
+    /// Connections made.
+    count: u64,
+    was_whole: bool,
+}
+
+/// Actions sorted by who carries them out.
+#[derive(Default)]
+struct Pending {
+    out: Vec<Out>,
+    sends: VecDeque<String>,
+    fetches: Vec<(u64, String)>,
+    ended: Option<Ended>,
+}
+
+impl Link {
+    async fn run(mut self) -> anyhow::Result<()> {
+        let stop = self.shared.stop.clone();
+        let mut attempt = 0;
+        loop {
+            let bound = Duration::from_millis(self.shared.config.connect_timeout_ms);
+            let url = self.session.url();
+            let connected = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                // Dropped half-way, the connection attempt is given up; nothing was read from it.
+                connected = tokio::time::timeout(bound, connect(&url, &self.shared.config)) => connected,
+            };
+            let mut after_ms = 0;
+            match connected {
+                Ok(Ok(socket)) => {
+                    let since = Instant::now();
+                    let Some(ended) = self.connection(socket).await? else { return Ok(()) };
+                    let lived = since.elapsed() >= Duration::from_millis(self.shared.config.backoff_reset_ms);
+                    if lived || ended.planned {
+                        attempt = 0;
+                    }
+                    after_ms = ended.after_ms.max(0) as u64;
+                }
+                Ok(Err(error)) => self.failed(&format!("{error:#}")),
+                Err(_) => self.failed(&format!("no connection within {} ms", bound.as_millis())),
+            }
+            let pause = backoff(&self.shared.config, attempt, rand::random()).max(Duration::from_millis(after_ms));
+            attempt += 1;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                // Only time is lost.
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn failed(&self, why: &str) {
+        self.shared.metrics.failures.get_or_create(&self.labels).inc();
+        tracing::warn!(venue = self.shared.venue, link = self.labels.link, why, "connect");
+    }
+
+    /// One connection from its first to its last frame; `None`: the process stops.
+    async fn connection(&mut self, mut socket: Socket) -> anyhow::Result<Option<Ended>> {
+        self.count += 1;
+        self.shared.metrics.connections.get_or_create(&self.labels).inc();
+        tracing::info!(venue = self.shared.venue, link = self.labels.link, count = self.count, "connected");
+        self.tell("connected", self.session.url());
+        let mut actions = Vec::new();
+        self.session.on_open(self.shared.wall.now(), &mut actions);
+        self.sort(&mut actions, None);
+        let ended = self.carry(&mut socket).await?;
+        let reason = ended.as_ref().map_or("the process stops", |e| e.reason.as_str()).to_owned();
+        // The venue learns of it if it still listens; we do not depend on that.
+        let _ = tokio::time::timeout(Duration::from_secs(1), socket.close(None)).await;
+        let planned = ended.as_ref().is_none_or(|e| e.planned);
+        if !planned {
+            self.failed(&reason);
+        }
+        self.session.on_closed(self.shared.wall.now(), &reason, &mut actions);
+        self.sort(&mut actions, None);
+        self.tell(if planned { "planned_reconnect" } else { "lost" }, reason);
+        self.pending.sends.clear();
+        self.pending.fetches.clear();
+        self.pending.ended = None;
+        if ended.is_some() {
+            self.hand_on().await?;
+        } else {
+            // The writer may have gone already: what it does not take any more is not stored, as if we had been
+            // killed.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.hand_on()).await;
+        }
+        Ok(ended)
+    }
+
+    fn tell(&mut self, event: &'static str, reason: String) {
+        let (link, wall, count) = (self.labels.link.clone(), self.shared.wall.now(), self.count);
+        self.pending.out.push(Out::Link { link, wall, event, reason, count });
+    }
+
+    async fn carry(&mut self, socket: &mut Socket) -> anyhow::Result<Option<Ended>> {
+        let stop = self.shared.stop.clone();
+        let mut fetches: JoinSet<(u64, HttpResult)> = JoinSet::new();
+        let mut actions = Vec::new();
+        loop {
+            if let Err(why) = self.send(socket).await {
+                return Ok(Some(Ended::lost(why)));
+            }
+            for (id, url) in self.pending.fetches.drain(..) {
+                self.shared.metrics.requests.get_or_create(&self.labels).inc();
+                let http = self.shared.http.clone();
+                fetches.spawn(async move { (id, http.get(&url).await) });
+            }
+            self.hand_on().await?;
+            if let Some(ended) = self.pending.ended.take() {
+                return Ok(Some(ended));
+            }
+            let now = self.shared.wall.now();
+            let wait = self
+                .session
+                .next_timer()
+                .map_or(Duration::from_secs(3600), |due| Duration::from_nanos((due - now).max(0) as u64));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(None),
+                // Cancel safe: an answer is taken or stays in the set.
+                Some(done) = fetches.join_next(), if !fetches.is_empty() => {
+                    let Ok((id, answer)) = done else { bail!("a request panicked") };
+                    self.session.on_http(self.shared.wall.now(), id, answer, &mut actions);
+                    self.sort(&mut actions, None);
+                }
+                // Only time is lost.
+                () = tokio::time::sleep(wait) => {
+                    self.session.on_timer(self.shared.wall.now(), &mut actions);
+                    self.sort(&mut actions, None);
+                }
+                // Cancel safe: a frame is taken or stays in the socket.
+                frame = socket.next() => {
+                    self.frame(frame);
+                    for _ in 1..FRAMES_PER_BATCH_MAX {
+                        // What has arrived already goes along.
+                        if self.pending.ended.is_some() {
+                            break;
+                        }
+                        let Some(frame) = socket.next().now_or_never() else { break };
+                        self.frame(frame);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self, socket: &mut Socket) -> Result<(), String> {
+        let bound = Duration::from_millis(self.shared.config.send_timeout_ms);
+        while let Some(text) = self.pending.sends.pop_front() {
+            match tokio::time::timeout(bound, socket.send(Message::text(text))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(format!("send: {error}")),
+                Err(_) => return Err(format!("nothing could be sent for {} ms", bound.as_millis())),
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>) {
+        let now = self.shared.wall.now();
+        let mut actions = Vec::new();
+        match frame {
+            Some(Ok(Message::Text(text))) => {
+                self.shared.metrics.frames.get_or_create(&self.labels).inc();
+                self.session.on_frame(now, text.as_str(), &mut actions);
+                self.sort(&mut actions, Some((now, text.as_str())));
+            }
+            Some(Ok(Message::Binary(bytes))) => {
+                self.shared.metrics.frames.get_or_create(&self.labels).inc();
+                match std::str::from_utf8(&bytes) {
+                    Ok(text) => {
+                        self.session.on_frame(now, text, &mut actions);
+                        self.sort(&mut actions, Some((now, text)));
+                    }
+                    Err(_) => {
+                        let hex: String = bytes
+                            .iter()
+                            .take(self.shared.config.dead_bytes_max / 2)
+                            .map(|b| format!("{b:02x}"))
+                            .collect();
+                        self.dead(now, "a binary frame that is not text".to_owned(), &hex);
+                    }
+                }
+            }
+            // The library answers pings by itself; neither is progress of the data.
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+            Some(Ok(Message::Close(why))) => {
+                let why = why.map_or("no reason".to_owned(), |c| format!("{} {}", c.code, c.reason));
+                self.pending.ended = Some(Ended::lost(format!("closed by the venue: {why}")));
+            }
+            Some(Err(error)) => self.pending.ended = Some(Ended::lost(error)),
+            None => self.pending.ended = Some(Ended::lost("the connection ended without a close")),
+        }
+    }
+
+    fn dead(&mut self, recv: Nanos, reason: String, frame: &str) {
+        self.shared.metrics.dead.get_or_create(&self.labels).inc();
+        let mut end = frame.len().min(self.shared.config.dead_bytes_max);
+        while !frame.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.pending.out.push(Out::Dead { recv, reason, frame: frame[..end].to_owned() });
+    }
+
+    /// `frame`: the one that the session was just given, for its dead letters.
+    fn sort(&mut self, actions: &mut Vec<Action>, frame: Option<(Nanos, &str)>) {
+        for action in actions.drain(..) {
+            match action {
+                Action::Send(text) => self.pending.sends.push_back(text),
+                Action::Fetch { id, url } => self.pending.fetches.push((id, url)),
+                Action::Emit { recv, event } => self.pending.out.push(Out::Event { recv, event }),
+                Action::Gap(missing) => {
+                    self.shared.metrics.gaps.get_or_create(&self.labels).inc();
+                    self.pending.out.push(Out::Gap(missing));
+                }
+                Action::Dead { reason } => {
+                    let (recv, text) = frame.unwrap_or((self.shared.wall.now(), ""));
+                    self.dead(recv, reason, text);
+                }
+                Action::Reconnect { reason, planned, after_ms } => {
+                    self.pending.ended.get_or_insert(Ended { reason, planned, after_ms });
+                }
+                Action::Warn(what) => {
+                    tracing::warn!(venue = self.shared.venue, link = self.labels.link, what, "session")
+                }
+            }
+        }
+    }
+
+    /// Gives what has gathered to the writer, and waits while it is behind.
+    async fn hand_on(&mut self) -> anyhow::Result<()> {
+        let whole = self.session.is_whole();
+        if self.pending.out.is_empty() && whole == self.was_whole {
+            return Ok(());
+        }
+        self.was_whole = whole;
+        self.shared.metrics.whole.get_or_create(&self.labels).set(whole.into());
+        let batch = Batch { link: self.number, whole, out: std::mem::take(&mut self.pending.out) };
+        let stop = self.shared.stop.clone();
+        tokio::select! {
+            biased;
+            sent = self.shared.out.send(batch) => match sent {
+                Ok(()) => Ok(()),
+                Err(_) if stop.is_cancelled() => Ok(()),
+                Err(_) => bail!("the writer is gone"),
+            },
+            // The writer stopped with a full queue: the rest is not stored, as if we had been killed.
+            () = stop.cancelled() => Ok(()),
+        }
+    }
+}
+
+async fn connect(url: &str, config: &LinkConfig) -> anyhow::Result<Socket> {
+    let bound = Some(config.frame_bytes_max);
+    let limits = WebSocketConfig::default().max_message_size(bound).max_frame_size(bound);
+    let (socket, _) = tokio_tungstenite::connect_async_with_config(url, Some(limits), true).await?;
+    Ok(socket)
+}
+
+/// The pause before attempt `attempt` (from 0): doubles from the first to the maximum, a quarter up or down by
+/// `chance` (0 to 1).
+fn backoff(config: &LinkConfig, attempt: u32, chance: f64) -> Duration {
+    let plain = config.backoff_first_ms.saturating_mul(1 << attempt.min(20)).min(config.backoff_max_ms);
+    Duration::from_millis(plain).mul_f64(0.75 + 0.5 * chance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_to_its_maximum_and_is_shaken_by_a_quarter() {
+        let mut config = crate::config::Config::load(None).unwrap().link;
+        (config.backoff_first_ms, config.backoff_max_ms) = (100, 1000);
+        let pauses: Vec<_> = (0..6).map(|n| backoff(&config, n, 0.5).as_millis()).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(backoff(&config, 40, 0.0).as_millis(), 750);
+        assert_eq!(backoff(&config, 40, 1.0).as_millis(), 1250);
+    }
+}

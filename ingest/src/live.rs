@@ -1,0 +1,379 @@
+//! A venue's own feed: its connections, its instruments, and the one writer of `RAW_<VENUE>`.
+//!
+//! The first tick goes at once; what arrives while it is on its way gathers into the next packs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use nats::telemetry::TaskStats;
+use nats::{Bus, Writer, kv, leader};
+use schemas::raw::{Clock, Raw, Trades};
+use schemas::subject::{self, stream};
+use schemas::{Fact, Instrument, Nanos};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, VenueConfig};
+use crate::feed::subject_of;
+use crate::http;
+use crate::link::{self, Batch, FRAMES_PER_BATCH_MAX, Out, Shared};
+use crate::metrics::Metrics;
+use crate::pack::Packer;
+use crate::session::{Missing, Plan};
+use crate::venue::{self, Market, Venue};
+use crate::wall::Wall;
+use crate::watermark::Watermark;
+
+/// What a venue's task needs from its stage.
+pub struct Task {
+    pub bus: Bus,
+    pub id: String,
+    pub config: Config,
+    pub partitions: u32,
+    pub metrics: Metrics,
+    pub stats: Arc<TaskStats>,
+    pub stop: CancellationToken,
+}
+
+/// Runs the feed of the market `task.id` until the stop.
+pub async fn run(task: Task) -> anyhow::Result<()> {
+    let (venue, market) = venue::by_id(&task.id).context("find the venue")?;
+    let settings = task.config.venues.get(&task.id).context("find the venue's configuration")?.clone();
+    let http = http::Client::new(task.config.link.http_timeout_ms)?;
+    let wall = Wall::new();
+    let plan = Plan {
+        endpoints: settings.endpoints(venue, market),
+        symbols: settings.symbols.clone(),
+        channels: settings.channels.clone(),
+        limits: task.config.session.clone(),
+        last_trades: last_trades(&task.bus, &task.id, &settings, task.partitions).await?,
+    };
+    let floor = last_clock(&task.bus, &task.id).await?;
+    let writer = Writer::open(&task.bus, &stream::raw(&task.id)).await?;
+    let (out, input) = mpsc::channel((task.config.frames_queued_max / FRAMES_PER_BATCH_MAX).max(1));
+    let shared = Shared {
+        venue: task.id.clone(),
+        config: task.config.link.clone(),
+        http: http.clone(),
+        wall: wall.clone(),
+        metrics: task.metrics.clone(),
+        out: out.clone(),
+        stop: task.stop.clone(),
+    };
+    let sessions = venue.sessions(market, &plan);
+    let links = sessions.len();
+    let mut work = JoinSet::new();
+    for (number, session) in sessions.into_iter().enumerate() {
+        work.spawn(link::run(number, session, shared.clone()));
+    }
+    work.spawn(instruments(
+        task.bus.clone(),
+        venue,
+        market,
+        settings.clone(),
+        task.config.clone(),
+        http,
+        wall.clone(),
+        out,
+        task.stop.clone(),
+    ));
+    drop(shared);
+    let packer = Packer::new(&task.id, task.partitions, task.config.pack_ticks_max, settings.wants_aggregates());
+    let desk = Desk {
+        writer,
+        packer,
+        input,
+        wall,
+        watermark: Watermark::new(task.config.lateness_ms, floor),
+        hold: Hold::new(task.config.watermark_hold_ms_max),
+        whole: vec![false; links],
+        symbols: settings.symbols,
+        period: Duration::from_millis(task.config.clock_period_ms as u64),
+        stats: task.stats,
+        stop: task.stop,
+    };
+    work.spawn(desk.run());
+    while let Some(ended) = work.join_next().await {
+        ended.context("a part of the venue's task panicked")??;
+    }
+    Ok(())
+}
+
+/// The newest stored trade of each symbol: the session goes on behind it and asks for what lies between.
+async fn last_trades(
+    bus: &Bus,
+    id: &str,
+    settings: &VenueConfig,
+    partitions: u32,
+) -> anyhow::Result<BTreeMap<String, (u64, Nanos)>> {
+    let mut last = BTreeMap::new();
+    for symbol in &settings.symbols {
+        let p = subject::partition(id, symbol, partitions);
+        let found = leader::last_by_subject(bus, &stream::raw(id), &subject::raw(p, id, Trades::KIND, symbol)).await?;
+        let Some(message) = found else { continue };
+        let pack = Trades::decode(&message.payload).and_then(Trades::checked);
+        let pack = pack.with_context(|| format!("read the stored trades of {symbol}"))?;
+        if let Some(trade) = pack.iter().last() {
+            last.insert(symbol.clone(), (trade.id, trade.ts));
+        }
+    }
+    Ok(last)
+}
+
+/// The watermark that was said last; the smallest time where none was.
+pub async fn last_clock(bus: &Bus, id: &str) -> anyhow::Result<Nanos> {
+    match leader::last_by_subject(bus, &stream::raw(id), &subject::clock(0, id)).await? {
+        Some(message) => Ok(Nanos(Clock::decode(&message.payload).context("read the stored clock")?.watermark_ns)),
+        None => Ok(Nanos(i64::MIN)),
+    }
+}
+
+/// The writing side of a venue.
+struct Desk {
+    writer: Writer,
+    packer: Packer,
+    input: mpsc::Receiver<Batch>,
+    wall: Wall,
+    watermark: Watermark,
+    hold: Hold,
+    /// By link.
+    whole: Vec<bool>,
+    symbols: Vec<String>,
+    period: Duration,
+    stats: Arc<TaskStats>,
+    stop: CancellationToken,
+}
+
+/// How long the watermark stands still for a connection that is not complete.
+struct Hold {
+    max_ms: i64,
+    since: Option<Nanos>,
+    /// The watermark went on without the connection: what is missing from here on is a gap.
+    gave_up: Option<Nanos>,
+}
+
+impl Hold {
+    fn new(max_ms: i64) -> Self {
+        Self { max_ms, since: None, gave_up: None }
+    }
+
+    /// Whether the bound is reached at `now`.
+    fn over(&mut self, now: Nanos) -> bool {
+        let since = *self.since.get_or_insert(now);
+        now - since >= self.max_ms * Nanos::PER_MS
+    }
+}
+
+impl Desk {
+    async fn run(mut self) -> anyhow::Result<()> {
+        self.stats.opened();
+        let mut clock = tokio::time::interval(self.period);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut facts = Vec::new();
+        let stop = self.stop.clone();
+        let result = loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break Ok(()),
+                // Only the beat is lost; the next one comes.
+                _ = clock.tick() => {
+                    let now = self.wall.now();
+                    // What was read before now stands before the clock.
+                    self.take_ready(&mut facts);
+                    self.clock(now, &mut facts);
+                }
+                // Cancel safe: a batch is taken or stays in the channel.
+                batch = self.input.recv() => match batch {
+                    Some(batch) => {
+                        self.take(batch, &mut facts);
+                        self.take_ready(&mut facts);
+                    }
+                    None => break Ok(()),
+                },
+            }
+            if let Err(error) = self.write(&mut facts).await {
+                break Err(error);
+            }
+        };
+        if result.is_ok() {
+            // What the links said on their way out.
+            self.input.close();
+            self.take_ready(&mut facts);
+            self.write(&mut facts).await?;
+        }
+        let fenced =
+            result.as_ref().is_err_and(|e| e.downcast_ref::<nats::BusError>().is_some_and(nats::BusError::fenced));
+        self.stats.ended(fenced);
+        result
+    }
+
+    /// Takes what has gathered, at most one queue full.
+    fn take_ready(&mut self, facts: &mut Vec<Raw>) {
+        for _ in 0..self.input.max_capacity() {
+            let Ok(batch) = self.input.try_recv() else { break };
+            self.take(batch, facts);
+        }
+    }
+
+    fn take(&mut self, batch: Batch, facts: &mut Vec<Raw>) {
+        for out in batch.out {
+            match out {
+                Out::Event { recv, event } => {
+                    if let Some((_, Some(ts))) = subject_of(&event) {
+                        self.watermark.observe(ts, recv);
+                    }
+                    self.packer.take(recv, &event, facts);
+                }
+                Out::Gap(missing) => self.packer.gap(&missing, facts),
+                Out::Dead { recv, reason, frame } => self.packer.dead(recv, &reason, &frame, facts),
+                Out::Link { link, wall, event, reason, count } => {
+                    self.packer.flush(facts);
+                    self.packer.link(&link, wall, event, &reason, count, facts);
+                }
+                Out::Instrument { symbol, scale } => self.packer.instrument(&symbol, scale),
+            }
+        }
+        if let Some(whole) = self.whole.get_mut(batch.link) {
+            *whole = batch.whole;
+        }
+    }
+
+    fn clock(&mut self, now: Nanos, facts: &mut Vec<Raw>) {
+        let whole = self.whole.iter().all(|whole| *whole);
+        let watermark = if whole {
+            self.hold.since = None;
+            let watermark = self.watermark.at(now);
+            if let (Some(from), Some(to)) = (self.hold.gave_up, self.watermark.newest()) {
+                self.hold.gave_up = None;
+                self.gap(from, Some(to.max(from)), "the connections are complete again", facts);
+            }
+            watermark
+        } else if self.hold.over(now) {
+            if self.hold.gave_up.is_none()
+                && let Some(from) = self.watermark.said()
+            {
+                self.hold.gave_up = Some(from);
+                self.gap(from, None, "a connection is down for longer than watermark_hold_ms_max", facts);
+            }
+            self.watermark.at(now)
+        } else {
+            self.watermark.said()
+        };
+        if let Some(watermark) = watermark {
+            self.packer.clock(watermark, now, facts);
+        }
+        let (out_seq, resyncs) = (self.writer.known(), self.writer.resyncs());
+        self.stats.state(self.input.len() as u64, watermark.map(|w| w.0), out_seq, resyncs);
+    }
+
+    fn gap(&mut self, from: Nanos, to: Option<Nanos>, reason: &str, facts: &mut Vec<Raw>) {
+        for symbol in &self.symbols {
+            let missing =
+                Missing { symbol: symbol.clone(), channel: Trades::KIND, from, to, reason: reason.to_owned() };
+            self.packer.gap(&missing, facts);
+        }
+    }
+
+    async fn write(&mut self, facts: &mut Vec<Raw>) -> anyhow::Result<()> {
+        self.packer.flush(facts);
+        for fact in facts.drain(..) {
+            let seq = self.writer.push(fact.subject(), fact.encode()).await?;
+            self.stats.said(seq);
+        }
+        Ok(self.writer.drain().await?)
+    }
+}
+
+/// Keeps KV `instruments` as the venue describes them, for the configured symbols.
+#[allow(clippy::too_many_arguments, reason = "the parts of one task, spawned once")]
+async fn instruments(
+    bus: Bus,
+    venue: &'static dyn Venue,
+    market: Market,
+    settings: VenueConfig,
+    config: Config,
+    http: http::Client,
+    wall: Wall,
+    out: mpsc::Sender<Batch>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let rest = settings.endpoints(venue, market).rest;
+    let mut told = false;
+    let mut pause_ms = config.link.backoff_first_ms;
+    loop {
+        let next_ms = match listed(venue, market, &rest, &settings, &http).await {
+            Ok(found) => {
+                pause_ms = config.link.backoff_first_ms;
+                let mut news = Vec::new();
+                for instrument in &found {
+                    put_instrument(&bus, instrument).await?;
+                    news.push(Out::Instrument { symbol: instrument.symbol.clone(), scale: instrument.scale });
+                }
+                // Binance acknowledges a subscription to nothing and stays silent: this is where it shows.
+                for symbol in settings.symbols.iter().filter(|s| !told && found.iter().all(|i| i.symbol != **s)) {
+                    tracing::error!(venue = market.id, symbol, "the venue lists no such instrument");
+                    let reason = "the venue lists no such instrument".to_owned();
+                    let (symbol, from) = (symbol.clone(), wall.now());
+                    news.push(Out::Gap(Missing { symbol, channel: Trades::KIND, from, to: None, reason }));
+                }
+                told = true;
+                // An instrument list is no link: its number is beyond theirs.
+                if out.send(Batch { link: usize::MAX, whole: true, out: news }).await.is_err() {
+                    return Ok(());
+                }
+                config.instruments_period_ms
+            }
+            Err(why) => {
+                tracing::warn!(venue = market.id, why, "read the instruments");
+                pause_ms = (pause_ms * 2).min(config.link.backoff_max_ms);
+                pause_ms
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            // Only time is lost.
+            () = tokio::time::sleep(Duration::from_millis(next_ms)) => {}
+        }
+    }
+}
+
+async fn listed(
+    venue: &dyn Venue,
+    market: Market,
+    rest: &str,
+    settings: &VenueConfig,
+    http: &http::Client,
+) -> Result<Vec<Instrument>, String> {
+    let mut found = Vec::new();
+    for request in venue.instrument_requests(market, &settings.symbols) {
+        let answer = http.get(&format!("{rest}{}", request.path)).await?;
+        if answer.status != 200 {
+            let start: String = answer.body.chars().take(200).collect();
+            return Err(format!("{}: status {}: {start}", request.path, answer.status));
+        }
+        let (known, left_out) = venue.decode_instruments(market, &answer.body)?;
+        for what in left_out.iter().filter(|what| settings.symbols.iter().any(|s| what.starts_with(&format!("{s}:")))) {
+            tracing::warn!(venue = market.id, what, "left out an instrument");
+        }
+        found.extend(known.into_iter().filter(|i| settings.symbols.contains(&i.symbol)));
+    }
+    Ok(found)
+}
+
+/// Writes an instrument when it differs from what is there.
+pub async fn put_instrument(bus: &Bus, instrument: &Instrument) -> anyhow::Result<()> {
+    let key = stream::instrument_key(&instrument.venue, &instrument.symbol);
+    let value = instrument.encode();
+    let there = kv::get(bus, stream::KV_INSTRUMENTS, &key).await?;
+    if there.is_none_or(|entry| entry.value != value) {
+        kv::put(bus, stream::KV_INSTRUMENTS, &key, value.into())
+            .await
+            .with_context(|| format!("store instrument {key}"))?;
+    }
+    Ok(())
+}
