@@ -63,8 +63,7 @@ pub async fn history(bus: &Bus, bucket: &str, key: &str) -> Result<Vec<Message>,
 }
 
 /// Writes whatever is there now; returns the revision.
-pub async fn put(bus: &Bus, bucket: &str, key: &str, value: impl Into<Bytes>) -> Result<u64, BusError> {
-    let value = value.into();
+pub async fn put(bus: &Bus, bucket: &str, key: &str, value: Bytes) -> Result<u64, BusError> {
     let what = format!("put {key} in {bucket}");
     let ack = bus.patiently(&what, || send(bus, bucket, key, HeaderMap::new(), value.clone())).await;
     ack.map_err(|error| absent(error, &stream(bucket)))
@@ -84,7 +83,7 @@ pub(crate) async fn put_with(
 }
 
 /// Writes only when the key has no value; `Moved` when it has.
-pub async fn create(bus: &Bus, bucket: &str, key: &str, value: impl Into<Bytes>) -> Result<Put, BusError> {
+pub async fn create(bus: &Bus, bucket: &str, key: &str, value: Bytes) -> Result<Put, BusError> {
     let last = leader::last_by_subject(bus, &stream(bucket), &subject(bucket, key)).await?;
     match last {
         Some(entry) if !entry.payload.is_empty() => Ok(Put::Moved),
@@ -95,14 +94,7 @@ pub async fn create(bus: &Bus, bucket: &str, key: &str, value: impl Into<Bytes>)
 
 /// Writes only when `revision` is still the newest (0: the key never was). A lost acknowledgement is found out by
 /// reading back: equal bytes behind `revision` are this write.
-pub async fn update(
-    bus: &Bus,
-    bucket: &str,
-    key: &str,
-    value: impl Into<Bytes>,
-    revision: u64,
-) -> Result<Put, BusError> {
-    let value = value.into();
+pub async fn update(bus: &Bus, bucket: &str, key: &str, value: Bytes, revision: u64) -> Result<Put, BusError> {
     let what = format!("update {key} in {bucket}");
     let attempt = || async {
         let mut headers = HeaderMap::new();

@@ -1,13 +1,16 @@
 //! Logging: tracing to stderr, and to `log.<stage>` on the bus through a bounded queue that drops and counts.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -22,44 +25,54 @@ pub enum LogFormat {
     Json,
 }
 
-/// The queue to the bus; one a process, because the process has one tracing subscriber.
-struct Queue {
-    lines: mpsc::Sender<String>,
+/// Hands lines to the queue of every stage of this process: one, outside of tests.
+struct Queue;
+
+static QUEUES: Mutex<Vec<mpsc::Sender<String>>> = Mutex::new(Vec::new());
+static DROPPED: OnceLock<Arc<AtomicU64>> = OnceLock::new();
+
+fn dropped() -> &'static Arc<AtomicU64> {
+    DROPPED.get_or_init(Arc::default)
+}
+
+/// A stage's queue to the bus.
+pub struct Lines {
+    lines: mpsc::Receiver<String>,
     dropped: Arc<AtomicU64>,
 }
 
-/// The receiving end, until a stage takes it.
-static WAITING: Mutex<Option<mpsc::Receiver<String>>> = Mutex::new(None);
-static DROPPED: OnceLock<Arc<AtomicU64>> = OnceLock::new();
-
-/// Installs the process's subscriber; a second call changes nothing. The level comes from `RUST_LOG`, `info`
-/// without it. Returns the count of dropped lines.
-pub fn install(format: LogFormat, queue_max: usize) -> Arc<AtomicU64> {
-    let dropped = Arc::clone(DROPPED.get_or_init(Arc::default));
-    let (lines, receiver) = mpsc::channel(queue_max);
+/// Installs the process's subscriber (a second call keeps the first) and opens a queue of `queue_max` lines. The
+/// level on stderr comes from `RUST_LOG`, `info` without it.
+pub fn install(format: LogFormat, queue_max: usize) -> Lines {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
-    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let to_bus = Queue { lines, dropped: Arc::clone(&dropped) };
-    let registry = tracing_subscriber::registry().with(filter).with(to_bus);
+    let colour = std::io::stderr().is_terminal();
+    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    // RUST_LOG is about stderr; watchers on the bus see what a stage says at `info`.
+    let registry = tracing_subscriber::registry().with(Queue.with_filter(LevelFilter::INFO));
     let installed = match format {
-        LogFormat::Text => registry.with(text).try_init(),
-        LogFormat::Json => registry.with(text.json().flatten_event(true)).try_init(),
+        LogFormat::Text => registry.with(text.with_filter(filter)).try_init(),
+        LogFormat::Json => registry.with(text.json().flatten_event(true).with_filter(filter)).try_init(),
     };
-    if installed.is_ok() {
-        *WAITING.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
-    }
-    dropped
+    // An error means that a subscriber is there already, ours in a process with several stages.
+    drop(installed);
+    let (sender, lines) = mpsc::channel(queue_max);
+    QUEUES.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+    Lines { lines, dropped: Arc::clone(dropped()) }
 }
 
-/// Publishes queued lines on `log.<stage>` for as long as the process lives. Only the first stage of a process
-/// finds the queue.
-pub async fn forward(bus: Bus) {
-    let taken = WAITING.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(mut lines) = taken else { return };
-    let subject = format!("log.{}", bus.stage());
-    while let Some(line) = lines.recv().await {
-        // A line that cannot be sent is on stderr already, and saying so here would make another line.
-        let _ = bus.publish(subject.clone(), line).await;
+impl Lines {
+    /// Lines that did not fit a queue, since the process started.
+    pub fn dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.dropped)
+    }
+
+    /// Publishes the lines on `log.<stage>` for as long as the process lives.
+    pub async fn forward(mut self, bus: Bus) {
+        let subject = format!("log.{}", bus.stage());
+        while let Some(line) = self.lines.recv().await {
+            // A line that cannot be sent is on stderr already, and saying so here would make another line.
+            let _ = bus.publish(subject.clone(), line).await;
+        }
     }
 }
 
@@ -74,9 +87,15 @@ impl<S: Subscriber> Layer<S> for Queue {
         event.record(&mut fields);
         fields.0.insert("level".to_owned(), metadata.level().as_str().into());
         fields.0.insert("target".to_owned(), metadata.target().into());
-        if self.lines.try_send(Value::Object(fields.0).to_string()).is_err() {
-            self.dropped.fetch_add(1, Relaxed);
-        }
+        let line = Value::Object(fields.0).to_string();
+        QUEUES.lock().unwrap_or_else(PoisonError::into_inner).retain(|queue| match queue.try_send(line.clone()) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                dropped().fetch_add(1, Relaxed);
+                true
+            }
+            Err(TrySendError::Closed(_)) => false,
+        });
     }
 }
 

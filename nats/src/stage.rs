@@ -112,9 +112,10 @@ impl Stage {
     /// Telemetry, connection, service protocol and `/metrics`, in this order.
     pub async fn start(stage: &str, args: &StageArgs) -> anyhow::Result<Self> {
         let config = Config::load(args.user_file()?.as_ref())?;
-        let log_dropped = log::install(args.log_format, config.telemetry.log_queue_max);
+        let lines = log::install(args.log_format, config.telemetry.log_queue_max);
+        let log_dropped = lines.dropped();
         let bus = Bus::connect(args.login(stage), config).await.with_context(|| format!("start {stage}"))?;
-        tokio::spawn(log::forward(bus.clone()));
+        tokio::spawn(lines.forward(bus.clone()));
         let stop = CancellationToken::new();
         let board = Board::new(&bus, log_dropped);
         let mut registry = Registry::with_prefix("tapeline");
