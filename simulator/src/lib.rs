@@ -4,9 +4,24 @@
 //! Chance lives in one generator ([`rng`]), money in whole ticks and lots ([`instrument`]); floats only steer the fair
 //! value ([`reference`]).
 
+pub mod binance;
 pub mod book;
+pub mod config;
+pub mod deribit;
+pub mod faults;
+pub mod floor;
 pub mod history;
+pub mod hub;
 pub mod instrument;
 pub mod market;
+pub mod orders;
+pub mod recording;
 pub mod reference;
 pub mod rng;
+pub mod run;
+pub mod server;
+pub mod sign;
+
+pub use faults::Command;
+pub use instrument::VenueId;
+pub use run::{Handle, Options, Simulator, Speed};

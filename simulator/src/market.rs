@@ -12,13 +12,14 @@ use crate::rng::Rng;
 /// What happened, in order. `Done` ends every operation: what touched the book together is published together.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A level's whole quantity is now `qty` lots (0: it is gone). `id` is the venue's update id.
+    /// A level's whole quantity was `was` lots and is now `qty` (0: none). `id` is the venue's update id.
     Level {
         instrument: usize,
         time_ns: i64,
         id: u64,
         side: Side,
         price: i64,
+        was: i64,
         qty: i64,
     },
     /// A trade at the level that was the best one; `id` is consecutive per instrument.
@@ -101,9 +102,9 @@ impl Listing {
     fn fair_ticks(&self) -> i64 {
         ((self.walk.price() / self.spec.price.step()) as i64).max(self.half_spread() * 4 + 2)
     }
-    /// Half of the spread that quoters ask for, in ticks: about half a basis point each side, at least one tick.
+    /// Half of the spread that quoters ask for, in ticks: about a tenth of a basis point each side, at least one tick.
     fn half_spread(&self) -> i64 {
-        ((self.walk.price() / self.spec.price.step() * 0.000_05) as i64).max(1)
+        ((self.walk.price() / self.spec.price.step() * 0.000_01) as i64).max(1)
     }
     /// Lots of an ordinary order: about two thousand units of quote.
     fn typical(&self) -> i64 {
@@ -273,7 +274,7 @@ impl Market {
         let l = &mut self.listings[i];
         let (fair, half) = (l.fair_ticks(), l.half_spread());
         let u = l.rng.unit();
-        let behind = half + (6.0 * half as f64 * u * u / (1.03 - u)) as i64;
+        let behind = half + (10.0 * half as f64 * u * u / (1.03 - u)) as i64;
         let price = match side {
             Side::Buy => (fair - behind).min(l.book.best(Side::Sell).map_or(i64::MAX, |p| p - 1)),
             Side::Sell => (fair + behind).max(l.book.best(Side::Buy).map_or(0, |p| p + 1)),
@@ -326,9 +327,9 @@ impl Market {
         id
     }
 
-    fn say_level(&mut self, i: usize, side: Side, price: i64, qty: i64, out: &mut Vec<Event>) {
+    fn say_level(&mut self, i: usize, side: Side, price: i64, was: i64, qty: i64, out: &mut Vec<Event>) {
         let id = self.next_id(i);
-        out.push(Event::Level { instrument: i, time_ns: self.now_ns, id, side, price, qty });
+        out.push(Event::Level { instrument: i, time_ns: self.now_ns, id, side, price, was, qty });
     }
 
     fn set(&mut self, i: usize, side: Side, price: i64, qty: i64, out: &mut Vec<Event>) {
@@ -336,7 +337,7 @@ impl Market {
         let before = book.quantity(side, price);
         let total = book.set_crowd(side, price, qty);
         if total != before {
-            self.say_level(i, side, price, total, out);
+            self.say_level(i, side, price, before, total, out);
         }
     }
 
@@ -366,6 +367,7 @@ impl Market {
             }
             let Some((price, pieces, rest)) = self.listings[i].book.take_best(taker, left) else { break };
             levels += 1;
+            let was = rest + pieces.iter().map(|p| p.qty).sum::<i64>();
             self.listings[i].aggregate_id += 1;
             for piece in pieces {
                 left -= piece.qty;
@@ -383,7 +385,7 @@ impl Market {
                     }
                 }
             }
-            self.say_level(i, taker.other(), price, rest, out);
+            self.say_level(i, taker.other(), price, was, rest, out);
         }
         qty - left
     }
@@ -403,7 +405,7 @@ impl Market {
         let taken = self.trade(i, side, limit, qty, Some(order), false, out);
         if let (true, Some(price)) = (rest && taken < qty, limit) {
             let total = self.listings[i].book.rest(side, price, qty - taken, order);
-            self.say_level(i, side, price, total, out);
+            self.say_level(i, side, price, total - (qty - taken), total, out);
         }
         out.push(Event::Done { instrument: i, time_ns: self.now_ns });
         taken
@@ -411,8 +413,9 @@ impl Market {
 
     /// Takes a user's resting order out of the book; false when it does not rest at that price.
     pub fn withdraw(&mut self, i: usize, order: u64, side: Side, price: i64, out: &mut Vec<Event>) -> bool {
+        let was = self.listings[i].book.quantity(side, price);
         let Some(total) = self.listings[i].book.remove(side, price, order) else { return false };
-        self.say_level(i, side, price, total, out);
+        self.say_level(i, side, price, was, total, out);
         out.push(Event::Done { instrument: i, time_ns: self.now_ns });
         true
     }
@@ -478,10 +481,11 @@ mod tests {
         }
         fn hear(&mut self, event: &Event, consecutive: bool) {
             match event {
-                Event::Level { id, side, price, qty, .. } => {
+                Event::Level { id, side, price, was, qty, .. } => {
                     assert!(if consecutive { *id == self.id + 1 } else { *id > self.id });
                     self.id = *id;
                     let half = &mut self.sides[usize::from(*side == Side::Sell)];
+                    assert_eq!(half.get(price).copied().unwrap_or(0), *was, "what was there is told right");
                     if *qty == 0 {
                         half.remove(price)
                     } else {
