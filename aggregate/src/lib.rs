@@ -11,3 +11,6 @@ pub mod indicator;
 #[cfg(feature = "frames")]
 pub mod frames;
 
+
+#[cfg(feature = "stage")]
+pub mod run;
