@@ -1,1 +1,22 @@
-//! cli
+//! The parts of `tapeline`, a module a command; `main.rs` is the table of contents.
+
+pub mod exit;
+
+pub mod init;
+pub mod nats_server;
+pub mod plan;
+pub mod process;
+pub mod run_file;
+pub mod stop;
+pub mod target;
+pub mod up;
+
+pub mod config_cmd;
+pub mod decode;
+pub mod desk_cmd;
+pub mod import;
+pub mod records;
+pub mod status;
+pub mod tap;
+
+pub mod batch;
