@@ -245,3 +245,6 @@ impl<T> Waiting<T> {
 pub(crate) fn earliest(timers: impl IntoIterator<Item = Option<Nanos>>) -> Option<Nanos> {
     timers.into_iter().flatten().min()
 }
+
+#[cfg(test)]
+mod tests;
