@@ -74,6 +74,9 @@ impl Account {
     pub fn points(&self) -> &[Point] {
         &self.points
     }
+    pub fn into_parts(self) -> (Vec<Trip>, Vec<Point>) {
+        (self.trips, self.points)
+    }
     pub fn fills(&self) -> u64 {
         self.fills
     }

@@ -37,7 +37,7 @@ impl FromStr for Sizing {
             wrong(
                 "--sizing",
                 text,
-                "allowed are fixed:<units above 0> and equity:<share in 0..=1>, such as fixed:1, equity:0.5",
+                "allowed are risk, fixed:<units above 0> and equity:<share in 0..=1>, such as fixed:1, equity:0.5",
             )
         };
         let (kind, number) = text.split_once(':').ok_or_else(bad)?;
@@ -97,6 +97,11 @@ impl StrategyChoice {
     }
 }
 
+/// `--sizing` as typed: `risk`, or a [`Sizing`].
+pub fn sizing(text: &str) -> Result<Option<Sizing>, OptionError> {
+    if text == "risk" { Ok(None) } else { text.parse().map(Some) }
+}
+
 /// How a backtest executes orders: `next-open`, `next-trade` or `book` as typed, the executor's name for it.
 pub fn fill_model(text: &str) -> Result<String, OptionError> {
     let id = text.replace('-', "_");
@@ -113,12 +118,15 @@ pub struct CandleOptions {
     /// CSV (gzip when the name ends in `.gz`) with `open_ts_ms,open,high,low,close,volume`; more columns allowed.
     pub candles: PathBuf,
     pub strategy: StrategyChoice,
-    pub sizing: Sizing,
+    /// `None`: risk decides, with its limits.
+    pub sizing: Option<Sizing>,
     /// Per side, in 0.01 % of the notional.
     pub fee_bps: Decimal,
     /// Taker fills are worse by this much.
     pub slippage_bps: Decimal,
     pub initial_cash: Decimal,
+    /// The user's configuration: `[risk]` and `[executor]` count here too, below the options above.
+    pub user: Option<UserFile>,
 }
 
 /// A trades backtest.
@@ -140,6 +148,8 @@ pub struct TradeOptions {
     pub initial_cash: Decimal,
     pub venue: String,
     pub symbol: String,
+    /// Spot: risk lets nobody go short. Otherwise a linear perpetual.
+    pub spot: bool,
     /// The user's configuration: `[risk]`, `[executor]`, `[aggregate]` count here too, below the options above.
     pub user: Option<UserFile>,
 }
@@ -151,6 +161,7 @@ impl TradeOptions {
         let name = trades.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let (venue, symbol) = market_of(&name).unwrap_or_else(|| ("recording".to_owned(), "TAPE".to_owned()));
         Self {
+            spot: venue == "binance" || venue == "kraken",
             trades,
             strategy,
             timeframe: "1m".parse().expect("Invariant: a default timeframe"),
@@ -208,6 +219,7 @@ mod tests {
         for text in ["fixed:0", "fixed:-1", "equity:1.5", "equity:0", "all", "fixed:many"] {
             assert!(text.parse::<Sizing>().unwrap_err().to_string().contains("equity:<share in 0..=1>"), "{text}");
         }
+        assert_eq!((sizing("risk").unwrap(), sizing("fixed:2").unwrap()), (None, Some(Sizing::Fixed(Decimal::TWO))));
         assert_eq!(fill_model("next-open").unwrap(), "next_open");
         assert!(fill_model("last-close").unwrap_err().to_string().contains("next-trade"));
     }

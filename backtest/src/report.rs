@@ -1,13 +1,14 @@
 //! What a backtest gives back, and its three files.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context;
-use schemas::{Nanos, Timeframe};
+use schemas::Nanos;
 
-use crate::account::{Account, Point, Trip};
+use crate::account::{Point, Trip};
 use crate::metrics::Stats;
 
 /// A finished backtest.
@@ -22,21 +23,12 @@ pub struct Report {
     pub facts: u64,
     pub hash: String,
     /// By kind, such as `order` or `refusal`: how many facts.
-    pub kinds: std::collections::BTreeMap<String, u64>,
+    pub kinds: BTreeMap<String, u64>,
+    /// What risk refused, by the limit's code.
+    pub refusals: BTreeMap<String, u64>,
 }
 
 impl Report {
-    pub(crate) fn new(
-        account: &Account,
-        timeframe: Timeframe,
-        facts: u64,
-        hash: String,
-        kinds: std::collections::BTreeMap<String, u64>,
-    ) -> Self {
-        let (trips, equity) = (account.trips().to_vec(), account.points().to_vec());
-        Self { trips, equity, stats: Stats::of(account, timeframe), facts, hash, kinds }
-    }
-
     /// Writes `trades.csv`, `equity.csv` and `stats.json` into `dir`, which is made where it is absent.
     pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("make folder {}", dir.display()))?;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use aggregate::core::AggregateCore;
 use anyhow::Context;
 use executor::ExecutorCore;
+use schemas::config::UserFile;
+use schemas::desk::Refusal;
 use schemas::exec::{Fill, Funding};
 use schemas::fixed::mantissa_at;
 use schemas::instrument::{InstrumentKind, SizeUnit};
@@ -16,6 +18,7 @@ use strategy::StrategyCore;
 use toml::{Table, Value};
 
 use crate::account::Account;
+use crate::metrics::Stats;
 use crate::options::{CandleOptions, Sizing, StrategyChoice, TradeOptions};
 use crate::queue::{Input, Queue, Recorded};
 use crate::report::Report;
@@ -49,20 +52,21 @@ pub fn run_candles(options: &CandleOptions, mut progress: impl FnMut(Progress)) 
     let p = subject::partition(CANDLE_VENUE, CANDLE_SYMBOL, subject::PARTITIONS);
     let mut queue = Queue::new(ACCOUNT, true);
     let rules = strategy_config(&options.strategy, timeframe)?;
-    let (signals, exec, risk) = (stream::signal(CANDLE_VENUE, p), stream::exec(ACCOUNT), stream::risk(ACCOUNT));
+    let signals = stream::signal(CANDLE_VENUE, p);
     queue.join("strategy", Input::Stream(TAPE.to_owned()), signals, StrategyCore::new(&rules)?);
-    queue.join("sizing", Input::Desk, risk, Sizer::new(ACCOUNT, options.sizing, When::NextOpen, options.initial_cash));
-    let mut config = executor_config(None, "next_open", 0, options.fee_bps, options.slippage_bps)?;
+    let user = options.user.as_ref();
+    join_desk(&mut queue, options.sizing, When::NextOpen, options.initial_cash, user)?;
+    let mut config = executor_config(user, "next_open", 0, options.fee_bps, options.slippage_bps)?;
     config.fill.candle_timeframe = timeframe;
     config.check()?;
-    queue.join("executor", Input::Desk, exec, ExecutorCore::new(ACCOUNT, &config));
+    queue.join("executor", Input::Desk, stream::exec(ACCOUNT), ExecutorCore::new(ACCOUNT, &config));
     let mut indicators = outputs_of(&rules)?
         .map(|outputs| aggregate::indicator::Set::new(Some(&outputs), timeframe.seconds()))
         .transpose()?;
 
     let mut ledger = Ledger::new(options.initial_cash);
     let digits = bars.iter().fold(Scale::default(), |s, b| s.widened(b.open.get(), b.volume.get()));
-    let instrument = instrument(CANDLE_VENUE, CANDLE_SYMBOL, digits);
+    let instrument = instrument(CANDLE_VENUE, CANDLE_SYMBOL, InstrumentKind::Perpetual, digits);
     queue.play(TAPE, instrument.subject(), instrument.encode(), &mut |fact| ledger.see(fact))?;
     let total = bars.len() as u64;
     for (i, bar) in bars.iter().enumerate() {
@@ -79,7 +83,7 @@ pub fn run_candles(options: &CandleOptions, mut progress: impl FnMut(Progress)) 
             progress(Progress { done, total: Some(total), ts_ns: closed.close_ns, fills: ledger.account.fills() });
         }
     }
-    Ok(Report::new(&ledger.account, timeframe, queue.facts(), queue.hash(), ledger.kinds))
+    Ok(ledger.report(timeframe, &queue))
 }
 
 /// Plays trades through aggregate, strategy, risk (or a sizing rule) and executor.
@@ -101,7 +105,7 @@ pub fn run_trades(options: &TradeOptions, mut progress: impl FnMut(Progress)) ->
     let grace_ns = folding.grace_ns(venue);
     queue.join("aggregate", Input::Stream(raw.clone()), agg.clone(), AggregateCore::new(&folding)?);
     queue.join("strategy", Input::Stream(agg), stream::signal(venue, p), StrategyCore::new(&rules)?);
-    join_desk(&mut queue, options)?;
+    join_desk(&mut queue, options.sizing, When::Now, options.initial_cash, user)?;
     let config = executor_config(user, &options.fill_model, options.latency_ns, options.fee_bps, options.slippage_bps)?;
     queue.join("executor", Input::Desk, stream::exec(ACCOUNT), ExecutorCore::new(ACCOUNT, &config));
 
@@ -128,7 +132,9 @@ pub fn run_trades(options: &TradeOptions, mut progress: impl FnMut(Progress)) ->
         Ok(())
     })?;
     run.tape.scale = scale;
-    let listed = instrument(venue, symbol, scale);
+    // What is spot cannot be sold short, and risk knows it.
+    let kind = if options.spot { InstrumentKind::Spot } else { InstrumentKind::Perpetual };
+    let listed = instrument(venue, symbol, kind, scale);
     run.play(vec![(listed.subject(), listed.encode())])?;
     let mut done = 0;
     tape::trades(&options.trades, |print| {
@@ -143,14 +149,26 @@ pub fn run_trades(options: &TradeOptions, mut progress: impl FnMut(Progress)) ->
     })?;
     let facts = run.tape.end();
     run.play(facts)?;
-    Ok(Report::new(&run.ledger.account, timeframe, run.queue.facts(), run.queue.hash(), run.ledger.kinds))
+    Ok(run.ledger.report(timeframe, &run.queue))
 }
 
-/// Who turns signals into orders.
-fn join_desk(queue: &mut Queue, options: &TradeOptions) -> anyhow::Result<()> {
+/// Who turns signals into orders: a sizing rule without any limit, or risk with all of its own.
+fn join_desk(
+    queue: &mut Queue,
+    sizing: Option<Sizing>,
+    when: When,
+    cash: Decimal,
+    user: Option<&UserFile>,
+) -> anyhow::Result<()> {
     let output = stream::risk(ACCOUNT);
-    let sizing = options.sizing.unwrap_or(Sizing::Fixed(Decimal::ONE));
-    queue.join("sizing", Input::Desk, output, Sizer::new(ACCOUNT, sizing, When::Now, options.initial_cash));
+    if let Some(sizing) = sizing {
+        queue.join("sizing", Input::Desk, output, Sizer::new(ACCOUNT, sizing, when, cash));
+        return Ok(());
+    }
+    let mut config = risk::Config::load(user)?;
+    config.mode = "sim".to_owned();
+    config.initial_cash = Notional::new(cash);
+    queue.join("risk", Input::Desk, output, risk::RiskCore::new(ACCOUNT, &config)?);
     Ok(())
 }
 
@@ -246,13 +264,22 @@ impl Packer {
 struct Ledger {
     account: Account,
     kinds: BTreeMap<String, u64>,
+    /// By limit.
+    refusals: BTreeMap<String, u64>,
     /// Timeframe whose closes mark the account; `None` where the caller marks it.
     timeframe: Option<String>,
 }
 
 impl Ledger {
     fn new(initial_cash: Decimal) -> Self {
-        Self { account: Account::new(initial_cash), kinds: BTreeMap::new(), timeframe: None }
+        Self { account: Account::new(initial_cash), kinds: BTreeMap::new(), refusals: BTreeMap::new(), timeframe: None }
+    }
+
+    fn report(self, timeframe: Timeframe, queue: &Queue) -> Report {
+        let stats = Stats::of(&self.account, timeframe);
+        let (trips, equity) = self.account.into_parts();
+        let (facts, hash) = (queue.facts(), queue.hash());
+        Report { trips, equity, stats, facts, hash, kinds: self.kinds, refusals: self.refusals }
     }
 
     fn see(&mut self, fact: &Recorded) -> anyhow::Result<()> {
@@ -267,6 +294,7 @@ impl Ledger {
         }
         match kind {
             "fill" => self.account.on_fill(&Fill::decode(&fact.payload)?),
+            "refusal" => *self.refusals.entry(Refusal::decode(&fact.payload)?.limit).or_default() += 1,
             "funding" => self.account.on_funding(&Funding::decode(&fact.payload)?),
             "candle" if self.timeframe.is_some() => {
                 let candle = Candle::decode(&fact.payload)?;
@@ -299,7 +327,7 @@ fn outputs_of(config: &strategy::Config) -> anyhow::Result<Option<Vec<String>>> 
 
 /// The executor as the options want it; one fee for makers and takers of all venues.
 fn executor_config(
-    user: Option<&schemas::config::UserFile>,
+    user: Option<&UserFile>,
     model: &str,
     latency_ns: i64,
     fee_bps: Decimal,
@@ -317,8 +345,9 @@ fn executor_config(
     Ok(config)
 }
 
-/// What a recording trades: linear, in steps of its own digits.
-fn instrument(venue: &str, symbol: &str, scale: Scale) -> Instrument {
+/// What a recording trades: linear, in steps of its own digits. Sizes may be finer: contracts traded in whole numbers
+/// are played as coins.
+fn instrument(venue: &str, symbol: &str, kind: InstrumentKind, scale: Scale) -> Instrument {
     let step = |digits: u8| Decimal::new(1, u32::from(digits));
     Instrument {
         v: Version,
@@ -326,12 +355,12 @@ fn instrument(venue: &str, symbol: &str, scale: Scale) -> Instrument {
         symbol: symbol.to_owned(),
         base: String::new(),
         quote: String::new(),
-        kind: InstrumentKind::Spot,
+        kind,
         size_unit: SizeUnit::Base,
         contract_size: Qty::new(Decimal::ONE),
         inverse: false,
         tick: Price::new(step(scale.price)),
-        lot: Qty::new(step(scale.qty)),
+        lot: Qty::new(step(scale.qty.max(3))),
         min_notional: Notional::ZERO,
         scale,
         trading: true,

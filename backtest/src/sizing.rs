@@ -1,8 +1,10 @@
 //! Sizes by rule instead of by risk: a signal becomes one order that moves the position from what it is to what it
 //! should be. For research and for comparison with other engines; it asks no limit.
 
+use std::collections::BTreeMap;
+
 use schemas::desk::{Order, OrderKind, order_id};
-use schemas::exec::Fill;
+use schemas::exec::{Done, Fill, Reject};
 use schemas::market::{Candle, ClosedBy};
 use schemas::raw::{Raw, Trades};
 use schemas::signal::{Signal, Stance};
@@ -23,6 +25,8 @@ pub enum In {
     Candle(Box<Candle>),
     Trades(Trades),
     Fill(Fill),
+    Done(Done),
+    Reject(Reject),
 }
 
 impl Listen for In {
@@ -31,6 +35,8 @@ impl Listen for In {
             "signal" => Some(Self::Signal(Signal::decode(payload)?.checked(subject)?)),
             "preview" => Some(Self::Candle(Box::new(Candle::decode(payload)?))),
             "fill" => Some(Self::Fill(Fill::decode(payload)?)),
+            "done" => Some(Self::Done(Done::decode(payload)?)),
+            "reject" => Some(Self::Reject(Reject::decode(payload)?)),
             "raw" => match Raw::hear(subject, payload)? {
                 Some(Raw::Trades(trades)) => Some(Self::Trades(trades)),
                 _ => None,
@@ -66,6 +72,8 @@ pub struct Sizer {
 struct State {
     cash: Notional,
     held: Qty,
+    /// Signed size still to be filled, by order id.
+    working: BTreeMap<String, Qty>,
     /// The side that was last ordered.
     side: Stance,
     /// A signal that waits for its price.
@@ -79,6 +87,7 @@ impl Sizer {
         let state = State {
             cash: Notional::new(cash),
             held: Qty::ZERO,
+            working: BTreeMap::new(),
             side: Stance::Flat,
             waiting: None,
             price: None,
@@ -108,20 +117,23 @@ impl Sizer {
     fn order(&mut self, place: &Place, price: Price, ts_ns: i64, out: &mut Vec<Out>) {
         let Some(signal) = self.state.waiting.take() else { return };
         self.state.side = signal.side;
-        let change = self.target(signal.side, price) - self.state.held;
+        let working: Qty = self.state.working.values().copied().sum();
+        let change = self.target(signal.side, price) - self.state.held - working;
         if change.is_zero() {
             return;
         }
+        let id = order_id(place, 0);
+        self.state.working.insert(id.clone(), change);
         out.push(Out::Order(Order {
             v: Version,
             account: self.account.clone(),
-            id: order_id(place, 0),
+            id,
             side: if change.signum() > 0 { Side::Buy } else { Side::Sell },
             kind: OrderKind::Market,
             qty: change.abs(),
             limit: None,
             trigger: None,
-            reduce_only: signal.side == Stance::Flat,
+            reduce_only: signal.side == Stance::Flat && working.is_zero(),
             post_only: false,
             time_in_force: Default::default(),
             protect: None,
@@ -165,7 +177,16 @@ impl Core for Sizer {
             In::Fill(fill) => {
                 let moved = Qty::new(fill.side.sign() * fill.qty.get());
                 self.state.held += moved;
+                if let Some(left) = self.state.working.get_mut(&fill.id) {
+                    *left -= moved;
+                }
                 self.state.cash -= fill.price * moved + fill.fee;
+            }
+            In::Done(done) => {
+                self.state.working.remove(&done.id);
+            }
+            In::Reject(reject) => {
+                self.state.working.remove(&reject.id);
             }
         }
         Ok(())

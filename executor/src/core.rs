@@ -560,7 +560,8 @@ impl Core for ExecutorCore {
             In::Candle(_) => {}
             In::Clock(clock) => {
                 self.state.watermark_ns = self.state.watermark_ns.max(clock.watermark_ns);
-                for symbol in self.venue.waiting(&clock.venue, clock.p) {
+                // A desk hears the clock of one partition of a venue; it is the clock of them all.
+                for symbol in self.venue.waiting(&clock.venue) {
                     self.on_tick(&clock.venue, &symbol, clock.watermark_ns, Tick::Clock, &mut work);
                 }
             }

@@ -8,7 +8,7 @@ use rust_decimal::RoundingStrategy;
 use schemas::desk::{Order, OrderKind, TimeInForce};
 use schemas::exec::{DoneState, Liquidity};
 use schemas::instrument::{InstrumentKind, SizeUnit};
-use schemas::{Instrument, Notional, Price, Qty, Side, WireError, subject};
+use schemas::{Instrument, Notional, Price, Qty, Side, WireError};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Queue, Rules};
@@ -51,9 +51,8 @@ impl Engine {
             if self.state.markets.values().map(BTreeMap::len).sum::<usize>() >= self.rules.instruments_max {
                 return None;
             }
-            let p = subject::partition(venue, symbol, subject::PARTITIONS);
             let venue = self.state.markets.entry(venue.to_owned()).or_default();
-            venue.insert(symbol.to_owned(), Market::new(p));
+            venue.insert(symbol.to_owned(), Market::default());
         }
         self.state.markets.get_mut(venue)?.get_mut(symbol)
     }
@@ -385,11 +384,9 @@ impl ExecVenue for Engine {
         self.work(venue, symbol, ts_ns, tick, held, out);
     }
 
-    fn waiting(&self, venue: &str, p: u32) -> Vec<String> {
+    fn waiting(&self, venue: &str) -> Vec<String> {
         let Some(markets) = self.state.markets.get(venue) else { return Vec::new() };
-        let waits = |m: &Market| {
-            m.p == p && (m.funding.is_some() || m.orders.values().any(|r| !r.arrived || r.cancel.is_some()))
-        };
+        let waits = |m: &Market| m.funding.is_some() || m.orders.values().any(|r| !r.arrived || r.cancel.is_some());
         markets.iter().filter(|(_, m)| waits(m)).map(|(symbol, _)| symbol.clone()).collect()
     }
 

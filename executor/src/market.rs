@@ -40,8 +40,6 @@ pub struct Resting {
 /// The market of one instrument.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Market {
-    /// Partition, to know which clock speaks for it.
-    pub p: u32,
     /// The newest event time heard.
     pub now_ns: i64,
     pub last: Option<Price>,
@@ -64,10 +62,6 @@ pub struct Market {
 }
 
 impl Market {
-    pub fn new(p: u32) -> Self {
-        Self { p, ..Self::default() }
-    }
-
     /// Learns from a tick. Books are kept only where the fill model asks for them (`books`).
     pub fn hear(&mut self, ts_ns: i64, tick: &Tick<'_>, books: bool, funding_interval_ns: i64) {
         self.now_ns = self.now_ns.max(ts_ns);

@@ -98,8 +98,8 @@ pub trait ExecVenue {
     /// One tick at event time `ts_ns`.
     fn tick(&mut self, venue: &str, symbol: &str, ts_ns: i64, tick: Tick<'_>, held: Qty, out: &mut Vec<Report>);
 
-    /// Instruments of a venue's partition that wait for time to pass (orders on their way, funding due).
-    fn waiting(&self, venue: &str, p: u32) -> Vec<String>;
+    /// Instruments of a venue that wait for time to pass (orders on their way, funding due).
+    fn waiting(&self, venue: &str) -> Vec<String>;
 
     /// Its whole state, for a checkpoint.
     fn save(&self) -> Vec<u8>;

@@ -302,6 +302,21 @@ fn without_a_book_the_best_quote_fills_and_the_rest_waits_for_the_next() {
 }
 
 #[test]
+fn where_nothing_is_shown_the_next_trade_fills() {
+    check(
+        "book",
+        "order buy 3 BTC | trade 101 x2 | quote 99x1 102x5",
+        expect![[r#"
+            sending o1 buy 3 market
+            ack o1
+            fill o1 1 2@101 taker fee 0.202 left 1: next trade 2 at 101
+            fill o1 2 1@102 taker fee 0.102 left 0: quote level 1 at 102
+            done o1 Filled 3
+        "#]],
+    );
+}
+
+#[test]
 fn behind_a_gap_the_book_is_not_used() {
     check(
         "book",
@@ -887,7 +902,7 @@ impl ExecVenue for NoStops {
         false
     }
     fn tick(&mut self, _: &str, _: &str, _: i64, _: Tick<'_>, _: Qty, _: &mut Vec<Report>) {}
-    fn waiting(&self, _: &str, _: u32) -> Vec<String> {
+    fn waiting(&self, _: &str) -> Vec<String> {
         Vec::new()
     }
     fn save(&self) -> Vec<u8> {

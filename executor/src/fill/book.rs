@@ -2,19 +2,24 @@
 //!
 //! With a full book (a snapshot and its updates) every level counts, otherwise the best quote alone. What our
 //! orders took is gone until the venue tells the level again. A market order that finds too little waits for the
-//! next message of the book.
+//! next message of the book. Where nothing was ever shown, as on venues without quotes, the next trade fills.
 
 use schemas::Qty;
 use schemas::exec::Liquidity;
 
 use super::{FillModel, Mode, Outcome, Slice, Want, accepts, rested, triggered};
 use crate::config::Rules;
+use crate::fill::next_trade::NextTrade;
 use crate::market::Market;
 use crate::venue::Tick;
 
 pub struct BookWalk;
 
 impl BookWalk {
+    fn shows(market: &Market) -> bool {
+        market.book_known || market.bid.is_some() || market.ask.is_some()
+    }
+
     fn walk(
         want: &Want,
         limit: Option<schemas::Price>,
@@ -51,8 +56,8 @@ impl FillModel for BookWalk {
     fn same_tick(&self) -> bool {
         true
     }
-    fn chance(&self, since_ns: i64, market: &Market, ts_ns: i64, _tick: &Tick<'_>) -> bool {
-        ts_ns >= since_ns && (market.book_known || market.bid.is_some() || market.ask.is_some())
+    fn chance(&self, since_ns: i64, market: &Market, ts_ns: i64, tick: &Tick<'_>) -> bool {
+        if Self::shows(market) { ts_ns >= since_ns } else { NextTrade.chance(since_ns, market, ts_ns, tick) }
     }
 
     fn execute(&self, want: &Want, market: &Market, ts_ns: i64, tick: &Tick<'_>, rules: &Rules) -> Outcome {
@@ -64,6 +69,7 @@ impl FillModel for BookWalk {
                 fired: triggered(trigger, rising, want.since_ns, market, ts_ns, tick, rules),
                 ..Outcome::default()
             },
+            Mode::Take { .. } if !Self::shows(market) => NextTrade.execute(want, market, ts_ns, tick, rules),
             Mode::Take { limit } => {
                 Outcome { slices: Self::walk(want, limit, market, ts_ns, Liquidity::Taker), ..Outcome::default() }
             }
