@@ -368,7 +368,8 @@ impl Core for RiskCore {
     }
 
     fn save(&self) -> Vec<u8> {
-        schemas::wire::encode(&self.state)
+        // Without field names: thousands of books are a third of the size, and `CODE_VERSION` guards the layout.
+        rmp_serde::to_vec(&self.state).expect("Invariant: the state serialises")
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), WireError> {

@@ -20,6 +20,9 @@ pub mod record;
 pub mod sizing;
 pub mod vote;
 
+#[cfg(feature = "stage")]
+pub mod run;
+
 #[cfg(test)]
 mod tape;
 
