@@ -192,6 +192,12 @@ fn log(name: String, subjects: Vec<String>, days: u64, bounds: &LayoutBounds) ->
     }
 }
 
+/// The number of partitions that a venue's stream was created with; `None` when the stream does not say.
+pub async fn partitions(bus: &Bus, venue: &str) -> Result<Option<u32>, BusError> {
+    let there = existing(bus, &stream::raw(venue)).await?;
+    Ok(there.and_then(|config| config.metadata.get(PARTITIONS)?.parse().ok()))
+}
+
 async fn existing(bus: &Bus, name: &str) -> Result<Option<Stream>, BusError> {
     match bus.stream(name).await {
         Ok(_) => {}

@@ -58,6 +58,10 @@ struct Session {
     delivered: u64,
     /// Messages asked for and not yet here.
     credit: usize,
+    /// Bytes of one request; grows only for a message that does not fit.
+    bytes_max: usize,
+    /// `delivered` when the last request was answered with "too large".
+    stuck_at: Option<u64>,
     heard: Instant,
 }
 
@@ -355,17 +359,28 @@ impl Session {
         }
         let body = json!({ "stream_name": stream, "config": config, "action": "create" });
         let made: Made = bus.api_once(&format!("$JS.API.CONSUMER.CREATE.{stream}.{name}.{filter}"), &body).await?;
-        let session = Self { name, inbox, deliveries, delivered: 0, credit: 0, heard: Instant::now() };
+        let session = Self {
+            name,
+            inbox,
+            deliveries,
+            delivered: 0,
+            credit: 0,
+            bytes_max: bus.config().reader.batch_bytes_max,
+            stuck_at: None,
+            heard: Instant::now(),
+        };
         Ok((session, made.num_pending))
     }
 
     async fn ask(&mut self, bus: &Bus, stream: &str, batch: usize) -> Result<(), Trouble> {
         let config = &bus.config().reader;
-        // A request smaller than one message would never be answered.
-        let bytes_max = config.batch_bytes_max.max(2 * bus.client().max_payload());
+        if self.stuck_at == Some(self.delivered) {
+            // A request smaller than the next message would never be answered; no message is larger than this.
+            self.bytes_max = self.bytes_max.max(2 * bus.client().max_payload());
+        }
         let request = json!({
             "batch": batch,
-            "max_bytes": bytes_max,
+            "max_bytes": self.bytes_max,
             "expires": ms(config.expires_ms).as_nanos() as u64,
             "idle_heartbeat": ms(config.heartbeat_ms).as_nanos() as u64,
         });
@@ -417,6 +432,9 @@ impl Session {
                     if !text.contains("Deleted") && !text.contains("Leadership") && !text.contains("Shutdown") =>
                 {
                     self.credit = self.credit.saturating_sub(open as usize);
+                    if text.contains("MaxBytes") {
+                        self.stuck_at = Some(self.delivered);
+                    }
                     News::Nothing
                 }
                 _ => News::Doubt(format!("{status} {text}")),

@@ -444,6 +444,31 @@ async fn a_reader_that_pauses_loses_nothing() -> anyhow::Result<()> {
         assert_eq!(tokio::time::timeout(BOUND, reader.next()).await??.seq, seq);
     }
     assert_eq!(bus.slow_consumers(), 0);
+    // Requests run out and are renewed, heartbeats come: an idle reader keeps its consumer.
+    let idle = tokio::time::timeout(Duration::from_millis(2500), reader.next()).await;
+    assert!(idle.is_err(), "{idle:?}");
+    assert_eq!(reader.created(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_larger_than_a_readers_request_pass_and_its_memory_stays_bounded() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let mut config = quick();
+    config.reader.batch_bytes_max = 1 << 20;
+    let bus = server.bus_with("test", config).await?;
+    make(&bus, "IN", "t.in.>").await?;
+    let mut writer = Writer::open(&bus, "IN").await?;
+    let sizes: Vec<usize> = (0..40).map(|i| if i % 10 == 9 { 2 << 20 } else { 100_000 }).collect();
+    for size in &sizes {
+        writer.push("t.in.blob", vec![7u8; *size]).await?;
+    }
+    writer.drain().await?;
+    let mut reader = Reader::open(&bus, "IN", ">", 0).await?;
+    for size in &sizes {
+        assert_eq!(tokio::time::timeout(BOUND, reader.next()).await??.payload.len(), *size);
+    }
+    assert_eq!(reader.created(), 1);
     Ok(())
 }
 
@@ -692,6 +717,7 @@ async fn the_layout_is_applied_twice_and_its_partitions_are_frozen() -> anyhow::
     more.apply(&bus).await?;
     let desk = bus.js().get_stream("DESK_main").await?.cached_info().config.clone();
     assert!(desk.sources.iter().flatten().any(|s| s.name == "RAW_Y"), "a new venue reaches the desk");
+    assert_eq!(nats::layout::partitions(&bus, "x").await?, Some(2));
     let error = Layout { partitions: 4, ..layout() }.apply(&bus).await.unwrap_err().to_string();
     assert!(error.contains("frozen"), "{error}");
     Ok(())
