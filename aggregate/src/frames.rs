@@ -344,17 +344,23 @@ mod tests {
         assert!(join_timeframes(frame(&[bar(1, 1.0)], m1).unwrap(), [(m1, backwards)]).unwrap().collect().is_err());
     }
 
+    /// Three of the output columns, or the error.
     fn check(csv: &str, expect: Expect) {
         let mut out = Vec::new();
-        let text = match indicators_csv(csv.as_bytes(), &mut out) {
-            Ok(()) => String::from_utf8(out).unwrap(),
-            Err(e) => e.to_string(),
+        if let Err(e) = indicators_csv(csv.as_bytes(), &mut out) {
+            return expect.assert_eq(&e.to_string());
+        }
+        let text = String::from_utf8(out).unwrap();
+        let header: Vec<&str> = text.lines().next().unwrap().split(',').collect();
+        assert_eq!(header[1..], output_names().collect::<Vec<_>>());
+        let picked = ["open_ts_ms", "atr.tr", "obv.obv", "ema.ema_9"]
+            .map(|name| header.iter().position(|column| *column == name).unwrap());
+        let row = |line: &str| {
+            let cells: Vec<&str> = line.split(',').collect();
+            assert_eq!(cells.len(), header.len());
+            picked.map(|at| cells[at]).join(",")
         };
-        let columns = |line: &str| {
-            let picked = line.split(',').enumerate().filter(|(i, _)| [0, 24, 31, 35].contains(i));
-            picked.map(|(_, cell)| cell).collect::<Vec<_>>().join(",")
-        };
-        expect.assert_eq(&text.lines().map(columns).collect::<Vec<_>>().join("\n"));
+        expect.assert_eq(&text.lines().map(row).collect::<Vec<_>>().join("\n"));
     }
 
     #[test]
@@ -362,15 +368,18 @@ mod tests {
         check(
             "open_ts_ms,open,high,low,close,volume,trades\n0,1,3,1,2,5,1\n60000,2,2.5,1.5,2.1,0.1,7\n",
             expect![[r#"
-                open_ts_ms,atr.tr,stochrsi.k,adx.minus_di_14
-                0,,,
-                60000,1.0,,"#]],
+                open_ts_ms,atr.tr,obv.obv,ema.ema_9
+                0,,5.0,
+                60000,1.0,5.1,"#]],
         );
     }
 
     #[test]
     fn candles_that_cannot_be_read_are_named_by_line() {
-        check("open_ts_ms,open,high,low,close\n", expect!["candles: no column `volume` in `open_ts_ms"]);
+        check(
+            "open_ts_ms,open,high,low,close\n",
+            expect!["candles: no column `volume` in `open_ts_ms,open,high,low,close`"],
+        );
         let header = "open_ts_ms,open,high,low,close,volume\n";
         check(&format!("{header}0,1,x,1,1,1\n"), expect!["candles: line 2: `x` is no high"]);
         check(&format!("{header}0,1,1,1,1\n"), expect!["candles: line 2: `` is no volume"]);
