@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use schemas::config::{ConfigError, UserFile, load};
 use serde::Deserialize;
 
-const DEFAULT: &str = include_str!("../config.toml");
+pub const DEFAULT: &str = include_str!("../config.toml");
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -274,7 +274,7 @@ impl Faults {
         }
         if self.take("stale_depth", symbol).is_some() {
             let mut stale = frame.clone();
-            (stale.first, stale.last, stale.prev) = (frame.first - 40, frame.first - 30, frame.first - 41);
+            (stale.first, stale.last, stale.prev) = (frame.prev - 20, frame.prev - 10, frame.prev - 21);
             return vec![stale, frame];
         }
         if self.take("jump_pu", symbol).is_some() || self.take("break_chain", symbol).is_some() {
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(sent(&["drop_depth"]), [(105, 104), (110, 109)]);
         assert_eq!(sent(&["repeat_depth"]), [(100, 99), (100, 99), (105, 104), (110, 109)]);
         assert_eq!(sent(&["swap_depth"]), [(105, 104), (100, 99), (110, 109)]);
-        assert_eq!(sent(&["stale_depth"])[0], (60, 59));
+        assert_eq!(sent(&["stale_depth"])[0], (79, 78));
         assert_eq!(sent(&["jump_pu"])[0], (100, 106));
     }
 

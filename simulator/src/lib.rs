@@ -25,3 +25,6 @@ pub mod sign;
 pub use faults::Command;
 pub use instrument::VenueId;
 pub use run::{Handle, Options, Simulator, Speed};
+
+#[cfg(test)]
+mod tests;

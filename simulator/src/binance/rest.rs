@@ -455,7 +455,7 @@ fn klines(b: &mut Binance, floor: &mut Floor, params: &Params) -> Result<String,
     floor.history[i].pass(now_ms);
     let start = number("startTime").unwrap_or(i64::MIN / 4);
     let end = number("endTime").unwrap_or(now_ms).min(now_ms);
-    let end = if number("startTime").is_some() { end.min(start.saturating_add(width * limit as i64)) } else { end };
+    let end = if number("startTime").is_some() { end.min(start.saturating_add(width * limit as i64 - 1)) } else { end };
     let rows = floor.history[i].bars(width, start, end, limit);
     let spec = &floor.market.listing(i).spec;
     let fits = |bar: &&Bar| bar.open_ms >= start && bar.open_ms <= end;

@@ -77,7 +77,10 @@ impl Binance {
                 return Ok(json!({ "apiKey": null, "authorizedSince": null, "connectedSince": floor.now_ms(), "returnRateLimits": true, "serverTime": floor.now_ms() }).to_string());
             }
             "session.logon" => {
-                return Err(ApiError::bad(-1000, "session.logon needs an Ed25519 key; this simulator has an HMAC one."));
+                return Err(ApiError::bad(
+                    -1000,
+                    "session.logon needs an Ed25519 key; this simulator has an HMAC one.",
+                ));
             }
             "userDataStream.unsubscribe" => {
                 if let Some(session) = self.sessions.get_mut(&client) {
