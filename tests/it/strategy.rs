@@ -16,7 +16,9 @@ use tests::{Server, stored, wait_for};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+// The same server as in the caller's own tests, which use more of it.
 #[path = "../../strategy/src/llm/scripted.rs"]
+#[allow(dead_code)]
 mod scripted;
 use scripted::{Scripted, Step};
 
@@ -226,7 +228,9 @@ async fn an_llm_trader_stores_prompt_reply_and_verdict_before_a_signal_follows()
             assert_eq!((signal.stop_loss, &signal.cause), (Some("59000".parse()?), &judged.cause));
             at += 1;
         }
-        let time = async |stream: &str, seq: u64| nats::leader::get(&operator, stream, seq).await.map(|m| m.expect("stored").time_ns);
+        let time = async |stream: &str, seq: u64| {
+            nats::leader::get(&operator, stream, seq).await.map(|m| m.expect("stored").time_ns)
+        };
         let (asked, answered) = (time("LLMP_owl", prompts[i].0).await?, time("LLMR_owl", answers[i].0).await?);
         assert!(asked <= answered && answered <= time("SIG_LLM_owl", said[at - 1].0).await?, "cycle {i}");
     }
@@ -240,7 +244,12 @@ async fn an_llm_trader_stores_prompt_reply_and_verdict_before_a_signal_follows()
     assert_eq!(replay(VerdictCore::new(trader), "LLMR_owl", &answers)?, said);
 
     // The key went to the model and nowhere else.
-    assert!(model.requests().iter().all(|r| r.head.contains(&format!("authorization: bearer {KEY}")) && !r.body.contains(KEY)));
+    assert!(
+        model
+            .requests()
+            .iter()
+            .all(|r| r.head.contains(&format!("authorization: bearer {KEY}")) && !r.body.contains(KEY))
+    );
     let mut looked_at = 0;
     for stream in ["AGG_BINANCE_0", "SEQ_LLM_owl", "LLMP_owl", "LLMR_owl", "SIG_LLM_owl", "SIG_BINANCE_0", "KV_ckpt"] {
         for (_, _, payload) in stored(&operator, stream).await? {
@@ -250,12 +259,21 @@ async fn an_llm_trader_stores_prompt_reply_and_verdict_before_a_signal_follows()
     }
     let log = std::fs::read_to_string(&owl.log)?;
     assert!(log.contains("model asked") && !log.contains(KEY), "{log}");
-    eprintln!("{} cycles, {} requests, 0 keys in {looked_at} messages and {} bytes of log", wanted.len(), asked + 1, log.len());
+    eprintln!(
+        "{} cycles, {} requests, 0 keys in {looked_at} messages and {} bytes of log",
+        wanted.len(),
+        asked + 1,
+        log.len()
+    );
     Ok(())
 }
 
 /// What a core says over stored inputs, as it would be stored.
-fn replay<C: Core>(mut core: C, stream: &str, inputs: &[(u64, String, Vec<u8>)]) -> anyhow::Result<Vec<(u64, String, Vec<u8>)>> {
+fn replay<C: Core>(
+    mut core: C,
+    stream: &str,
+    inputs: &[(u64, String, Vec<u8>)],
+) -> anyhow::Result<Vec<(u64, String, Vec<u8>)>> {
     let mut said = Vec::new();
     for (seq, subject, payload) in inputs {
         if let Some(input) = C::In::hear(subject, payload)? {
@@ -274,7 +292,11 @@ async fn a_strategy_in_another_language_says_a_signal_that_is_accepted_like_any_
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let packages = std::env::var_os("TAPELINE_PYTHON_PATH").map_or(root.join(".tapeline/py"), PathBuf::from);
     if !packages.join("nats").is_dir() || !packages.join("msgpack").is_dir() {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "no Python NATS client at {} and CI=true", packages.display());
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "no Python NATS client at {} and CI=true",
+            packages.display()
+        );
         eprintln!("skipped: no Python NATS client at {} (make setup)", packages.display());
         return Ok(());
     }
@@ -292,7 +314,8 @@ async fn a_strategy_in_another_language_says_a_signal_that_is_accepted_like_any_
         .spawn()
         .context("start the Python strategy")?;
     let mut lines = BufReader::new(program.stdout.take().context("stdout")?).lines();
-    let ready = tokio::time::timeout(BOUND, lines.next_line()).await.context("the Python strategy does not listen")??;
+    let ready =
+        tokio::time::timeout(BOUND, lines.next_line()).await.context("the Python strategy does not listen")??;
     assert_eq!(ready.as_deref(), Some("listening"));
 
     let aggregate = server.bus("aggregate").await?;

@@ -101,8 +101,9 @@ impl PromptCore {
         let most = self.state.price_digits.entry(coin).or_default();
         *most = digits.into_iter().fold(*most, u32::max);
         series.rows.push_back(row);
-        // One bar more than is shown: a prompt for a close may still be written when the next bar came.
-        while self.trader.bars + 1 < series.rows.len() {
+        // More than is shown: bars go on closing while a close waits for a silent coin.
+        let waiting = usize::try_from(self.trader.grace_ms * Nanos::PER_MS / tf.ns()).unwrap_or(0) + 1;
+        while self.trader.bars + waiting < series.rows.len() {
             series.rows.pop_front();
         }
         if tf == self.trader.timeframe && self.state.asked_ns < candle.close_ns {

@@ -180,10 +180,11 @@ fn balanced(text: &str) -> Result<Vec<&str>, Failure> {
             at = start + length;
             continue;
         }
-        let mut behind =
-            text[start..].chars().skip_while(|c| matches!(c, '{' | '[' | '｛' | '［') || c.is_whitespace());
+        // A look ahead of bounded length, so that a million brackets take no million looks at a million brackets.
+        let mut behind = text[start..].chars().take(256);
+        let behind = behind.find(|c| !matches!(c, '{' | '[' | '｛' | '［') && !c.is_whitespace());
         strays += 1;
-        if STRAY_OPENERS_MAX < strays || matches!(behind.next(), Some('"' | '“' | '”' | '＂')) {
+        if STRAY_OPENERS_MAX < strays || matches!(behind, Some('"' | '“' | '”' | '＂')) {
             return Err(Failure::new("not_json", "a value is not closed"));
         }
         at = start + text[start..].chars().next().map_or(1, char::len_utf8);
