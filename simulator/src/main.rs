@@ -72,7 +72,7 @@ struct Args {
     /// Book levels a side.
     #[arg(long, default_value_t = 200)]
     levels: usize,
-    /// Market operations a real second over all symbols of a venue, in place of --rate.
+    /// About so many market operations a real second over all symbols of a venue, in place of --rate.
     #[arg(long, value_name = "N")]
     flood: Option<f64>,
     /// Write the addresses as JSON to this file once all listeners are bound.

@@ -182,6 +182,10 @@ impl Market {
     pub fn find(&self, symbol: &str) -> Option<usize> {
         self.listings.iter().position(|l| l.spec.symbol == symbol)
     }
+    /// Changes how dense the flow is from the next operation on.
+    pub fn set_rate(&mut self, rate: f64) {
+        self.flow.rate = rate;
+    }
     /// Bids and asks of an instrument and the id of the last change: what a REST snapshot shows.
     pub fn snapshot(&self, instrument: usize, depth: usize) -> Snapshot {
         let l = &self.listings[instrument];

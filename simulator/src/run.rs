@@ -131,13 +131,9 @@ impl Options {
             Some(recorded) => (recorded.first_ns(), self.specs(venue, recorded.symbols())?),
             None => (start_ns, self.specs(venue, &self.symbols)?),
         };
-        let mut flow = self.flow.clone();
-        if let Some(flood) = self.flood {
-            let speed = if let Speed::Factor(factor) = self.speed { factor } else { 1.0 };
-            flow.rate = flood / specs.len() as f64 / speed;
-        }
         let past_ns = if recorded.is_some() { 0 } else { self.history_ns };
-        let market = Market::new(self.seed, specs, flow, start_ns - past_ns);
+        let symbols = specs.len() as f64;
+        let market = Market::new(self.seed, specs, self.flow.clone(), start_ns - past_ns);
         let mut floor = Floor::new(venue, Arc::new(self.config.clone()), market);
         floor.recorded = recorded;
         let protocol: Box<dyn Protocol> = match venue {
@@ -145,7 +141,12 @@ impl Options {
             VenueId::Deribit => Box::new(Deribit::new(&floor)),
         };
         let mut stand = Stand::new(floor, protocol);
+        // The past runs at the ordinary rate: a flood begins now.
         stand.advance(start_ns, u64::MAX);
+        if let Some(flood) = self.flood {
+            let speed = if let Speed::Factor(factor) = self.speed { factor } else { 1.0 };
+            stand.floor.market.set_rate(flood / symbols / speed);
+        }
         Ok(stand)
     }
 }
