@@ -84,7 +84,9 @@ impl Db {
         let mut conn = match address(url).map_err(wrong)? {
             Address::Sqlite => Conn::Sqlite(sqlite(url, wait).await.map_err(sql)?),
             Address::Postgres => {
-                let options = PgConnectOptions::from_str(url).map_err(sql)?.application_name("tapeline-ledger");
+                let options = PgConnectOptions::from_str(url).map_err(sql)?;
+                // Its notices ("exists already, skipping") are no news.
+                let options = options.application_name("tapeline-ledger").options([("client_min_messages", "warning")]);
                 Conn::Postgres(options.connect().await.map_err(sql)?)
             }
         };
