@@ -110,7 +110,7 @@ pub struct Print {
     pub side: Side,
 }
 
-/// Every trade of a file in its order; `each` gets the share of the file that is read, 0..1, unknown for gzip.
+/// Every trade of a file in its order, and how many there are. The first error ends the reading.
 pub fn trades(path: &Path, mut each: impl FnMut(Print) -> anyhow::Result<()>) -> anyhow::Result<u64> {
     let mut table = Table::open(path)?;
     let columns = ["seq", "ts_ns", "trade_id", "price", "qty", "side"].map(|name| table.column(name));

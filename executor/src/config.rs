@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use crate::fill::{MODELS, model};
 
-const DEFAULT: &str = include_str!("../config.toml");
+/// The manual and the defaults.
+pub const DEFAULT: &str = include_str!("../config.toml");
 
 /// What the user may set; units are in the names.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
