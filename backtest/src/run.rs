@@ -79,7 +79,7 @@ pub fn run_candles(options: &CandleOptions, mut progress: impl FnMut(Progress)) 
         }
         ledger.account.on_close(bar.open_ms, bar.close);
         let done = i as u64 + 1;
-        if done % PROGRESS_EVERY == 0 || done == total {
+        if done.is_multiple_of(PROGRESS_EVERY) || done == total {
             progress(Progress { done, total: Some(total), ts_ns: closed.close_ns, fills: ledger.account.fills() });
         }
     }
@@ -97,7 +97,7 @@ pub fn run_trades(options: &TradeOptions, mut progress: impl FnMut(Progress)) ->
     let rules = strategy_config(&options.strategy, timeframe)?;
     let mut folding = aggregate::config::Config::load(user)?;
     folding.timeframes = vec![timeframe];
-    folding.fill = folding.fill.into_iter().filter(|tf| *tf == timeframe).collect();
+    folding.fill.retain(|tf| *tf == timeframe);
     folding.preview_timeframes = Vec::new();
     let outputs = outputs_of(&rules)?;
     folding.indicator_timeframes = if outputs.is_some() { vec![timeframe] } else { Vec::new() };
@@ -142,7 +142,7 @@ pub fn run_trades(options: &TradeOptions, mut progress: impl FnMut(Progress)) ->
         let ts_ns = print.ts_ns;
         let facts = run.tape.push(&print)?;
         run.play(facts)?;
-        if done % PROGRESS_EVERY == 0 || done == total {
+        if done.is_multiple_of(PROGRESS_EVERY) || done == total {
             progress(Progress { done, total: Some(total), ts_ns, fills: run.ledger.account.fills() });
         }
         Ok(())
