@@ -136,7 +136,7 @@ pub fn run_trades(options: &TradeOptions, mut progress: impl FnMut(Progress)) ->
     let kind = if options.spot { InstrumentKind::Spot } else { InstrumentKind::Perpetual };
     let listed = instrument(venue, symbol, kind, scale);
     run.play(vec![(listed.subject(), listed.encode())])?;
-    let mut done = 0;
+    let mut done: u64 = 0;
     tape::trades(&options.trades, |print| {
         done += 1;
         let ts_ns = print.ts_ns;
