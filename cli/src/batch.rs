@@ -155,7 +155,7 @@ pub struct BacktestArgs {
     /// next-open (candles), next-trade or book; default: next-open over candles, next-trade over trades
     #[arg(long)]
     fill_model: Option<String>,
-    /// fixed:<units> or equity:<share>; over trades risk decides without it, with its limits
+    /// fixed:<units> or equity:<share>; without it risk decides, with its limits
     #[arg(long)]
     sizing: Option<Sizing>,
     /// Fee of a side, in 0.01 % of the notional
@@ -197,14 +197,16 @@ pub fn backtest(args: BacktestArgs, json: bool) -> anyhow::Result<()> {
             if let Some(model) = args.fill_model.as_deref().filter(|m| *m != "next-open") {
                 anyhow::bail!("--fill-model {model}: over candles there is next-open; {model} needs --trades");
             }
-            let sizing = args.sizing.unwrap_or(Sizing::Fixed(Decimal::ONE));
+            let user = crate::config_cmd::user_file(args.config.as_deref())?;
+            let (fee_bps, slippage_bps) = (args.fee_bps, args.slippage_bps);
             let options = CandleOptions {
                 candles,
                 strategy,
-                sizing,
-                fee_bps: args.fee_bps,
-                slippage_bps: args.slippage_bps,
+                sizing: args.sizing,
+                fee_bps,
+                slippage_bps,
                 initial_cash: args.initial_cash,
+                user,
             };
             backtest::run_candles(&options, show)?
         }
@@ -233,7 +235,7 @@ pub fn backtest(args: BacktestArgs, json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     for (name, value) in stats.as_object().into_iter().flatten() {
         table.add_row([name.clone(), value.to_string()]);
     }

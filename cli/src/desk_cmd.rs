@@ -75,20 +75,28 @@ async fn command(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Resul
         ts_ns: now.as_nanos() as i64,
         cause: None,
     };
-    nats::kv::put(&bus, stream::KV_CONFIG, &key, fact.encode().into()).await.context("write the account's state")?;
-    wait_until_heard(&bus, &args.account, &fact).await?;
+    let (before, state_before) = said(&bus, &args.account, &fact.subject()).await?;
+    nats::kv::put(&bus, stream::KV_CONFIG, &key, fact.encode()).await.context("write the account's state")?;
+    // A wish that changes nothing is not said again.
+    if state_before.unwrap_or_default() != state || flatten {
+        wait_until_heard(&bus, &fact, before).await?;
+    }
     print(&fact, json);
     Ok(())
 }
 
-/// Risk says every state that it takes on: the command is done when it says this one.
-async fn wait_until_heard(bus: &nats::Bus, account: &str, wanted: &DeskState) -> anyhow::Result<()> {
+/// The place and content of the newest state that risk said.
+async fn said(bus: &nats::Bus, account: &str, subject: &str) -> anyhow::Result<(u64, Option<TradingState>)> {
+    let last = nats::leader::last_by_subject(bus, &stream::risk(account), subject).await?;
+    Ok(last.map_or((0, None), |m| (m.seq, DeskState::decode(&m.payload).ok().map(|s| s.state))))
+}
+
+/// Risk says every change of state: the command is done when it has said this one behind `before`.
+async fn wait_until_heard(bus: &nats::Bus, wanted: &DeskState, before: u64) -> anyhow::Result<()> {
     let until = Instant::now() + HEARD_WAIT_MAX;
     loop {
-        let said = nats::leader::last_by_subject(bus, &stream::risk(account), &wanted.subject()).await?;
-        if let Some(said) = said
-            && DeskState::decode(&said.payload).is_ok_and(|s| s.state == wanted.state && s.ts_ns >= wanted.ts_ns)
-        {
+        let (seq, state) = said(bus, &wanted.account, &wanted.subject()).await?;
+        if seq > before && state == Some(wanted.state) {
             return Ok(());
         }
         if Instant::now() > until {

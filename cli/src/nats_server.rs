@@ -46,7 +46,7 @@ fn version(program: &Path) -> anyhow::Result<(u32, u32)> {
 }
 
 fn parse_version(text: &str) -> Option<(u32, u32)> {
-    let mut parts = text.split_once('v')?.1.split('.');
+    let mut parts = text.rsplit_once('v')?.1.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 

@@ -75,7 +75,7 @@ pub fn settings(args: &up::Args, data: &Path) -> anyhow::Result<Settings> {
     overlay.set(&["strategy", "venues"], list);
     overlay.set(&["gateway", "listen"], Value::String(args.dashboard.clone()));
     let database = format!("sqlite://{}", data.join("ledger.db").display());
-    overlay.set_default(&["ledger", "database_url"], Value::String(database));
+    overlay.set_default(&["ledger", "database"], Value::String(database));
 
     let traders = overlay.names(&["strategy", "traders"]);
     overlay.set_default(&["gateway", "traders"], Value::Array(traders.iter().cloned().map(Value::String).collect()));

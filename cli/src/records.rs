@@ -115,7 +115,7 @@ fn show(
         return Ok(());
     }
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(columns.iter().map(|c| c.trim_end_matches("_ns")));
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(columns.iter().map(|c| c.trim_end_matches("_ns")));
     for row in &rows {
         table.add_row(columns.iter().map(|c| cell(c, &row[*c])));
     }

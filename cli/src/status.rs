@@ -92,7 +92,7 @@ fn age_text(watermark_ns: Option<i64>) -> String {
 
 fn stage_table(answers: &[StageStats]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
         "stage",
         "tasks",
         "heard",
@@ -125,7 +125,7 @@ fn stage_table(answers: &[StageStats]) -> Table {
 
 fn task_table(answers: &[StageStats]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
         "stage",
         "task",
         "in seq",

@@ -117,7 +117,7 @@ function Prices({ tickers, chosen, choose }) {
       <tbody>${tickers.map((t) => {
         const change = t.first && t.last ? (Number(t.last) / Number(t.first) - 1) * 100 : null;
         return html`<tr key=${t.key} class="pick ${chosen === t.key ? "chosen" : ""}" onClick=${() => choose(t.key)}>
-          <td>${t.symbol}<br /><span class="dim">${t.venue}</span></td>
+          <td class="name">${t.symbol}<br /><span class="dim">${t.venue}</span></td>
           <td class="num ${t.move ?? ""} ${now - t.changed < 300 ? `flash-${t.move}` : ""}" data-price=${t.key}>${num(t.last)}</td>
           <td class="num dim">${num(t.bid)}</td><td class="num dim">${num(t.ask)}</td>
           <td class="num ${sign(change)}">${change == null ? "" : `${change.toFixed(2)} %`}</td></tr>`;

@@ -162,9 +162,12 @@ venues = ["binance"]
 timeframe = "1s"
 valid_bars = 30
 [ledger]
-database_url = "sqlite://{db}"
+database = "sqlite://{db}"
 [gateway]
 listen = "127.0.0.1:0"
+# Spot without a borrow: the recorded session is to trade both ways.
+[risk.limits.spot_short]
+on = false
 "#,
         files = files.join(", "),
         db = dir.join("ledger.db").display(),
@@ -239,7 +242,7 @@ async fn assert_desk_is_its_own_fold(bus: &Bus, config: &Path) -> anyhow::Result
     let user = schemas::config::UserFile { name: "tapeline.toml".into(), text };
     let desk = stored(bus, &stream::desk("main")).await?;
     let risk = stored(bus, &stream::risk("main")).await?;
-    let mut core = risk::RiskCore::new("main", risk::Config::load(Some(&user))?);
+    let mut core = risk::RiskCore::new("main", &risk::Config::load(Some(&user))?)?;
     assert_same("RISK_main", &fold(&mut core, &stream::desk("main"), &desk), &risk);
     let exec = stored(bus, &stream::exec("main")).await?;
     let mut core = executor::core::ExecutorCore::new("main", &executor::config::Config::load(Some(&user))?);
