@@ -4,6 +4,8 @@
 use schemas::exec::{Fill, Funding};
 use schemas::{Decimal, Notional, Price, Qty};
 
+use crate::doubles::Doubles;
+
 /// One way out of flat and back (or through it to the other side).
 #[derive(Clone, PartialEq, Debug)]
 pub struct Trip {
@@ -16,6 +18,8 @@ pub struct Trip {
     /// Averages over the fills.
     pub entry_price: Price,
     pub exit_price: Price,
+    /// The entry's average in doubles, where sizes are shares of the equity (see [`Doubles`]).
+    pub entry_double: Option<f64>,
     /// Fees of both ends, positive is a cost.
     pub fees: Notional,
     /// Behind fees and funding.
@@ -54,12 +58,27 @@ pub struct Account {
     trips: Vec<Trip>,
     points: Vec<Point>,
     fills: u64,
+    doubles: Option<Doubles>,
 }
 
 impl Account {
     pub fn new(initial_cash: Decimal) -> Self {
         let cash = Notional::new(initial_cash);
-        Self { initial: cash, cash, held: Qty::ZERO, open: None, trips: Vec::new(), points: Vec::new(), fills: 0 }
+        Self {
+            initial: cash,
+            cash,
+            held: Qty::ZERO,
+            open: None,
+            trips: Vec::new(),
+            points: Vec::new(),
+            fills: 0,
+            doubles: None,
+        }
+    }
+    /// Keeps the trade list's entry prices in doubles as well.
+    pub fn with_doubles(mut self, doubles: Doubles) -> Self {
+        self.doubles = Some(doubles);
+        self
     }
     pub fn initial(&self) -> Notional {
         self.initial
@@ -92,15 +111,17 @@ impl Account {
         let opens = fill.qty - closes;
         let fee_closing =
             if opens.is_zero() { fill.fee } else { Notional::new(fill.fee.get() * closes.get() / fill.qty.get()) };
+        let held_after = self.held.signum();
+        let entry_double = self.doubles.as_mut().and_then(|doubles| doubles.on_fill(fill, held_after));
         if !closes.is_zero() {
-            self.close(fill, closes, fee_closing);
+            self.close(fill, closes, fee_closing, entry_double);
         }
         if !opens.is_zero() {
             self.enter(fill, opens, fill.fee - fee_closing);
         }
     }
 
-    fn close(&mut self, fill: &Fill, qty: Qty, fee: Notional) {
+    fn close(&mut self, fill: &Fill, qty: Qty, fee: Notional, entry_double: Option<f64>) {
         let Some(open) = &mut self.open else { return };
         open.left -= qty;
         open.exits += fill.price * qty;
@@ -117,6 +138,7 @@ impl Account {
             exit_ns: fill.ts_ns,
             entry_price: Price::new(open.cost.get() / open.bought.get()),
             exit_price: Price::new(open.exits.get() / open.bought.get()),
+            entry_double,
             fees: open.fees,
             net: gross - open.fees + open.funding,
         });

@@ -6,6 +6,7 @@
 //! Modules in reading order: what may be asked for, what is played, the queue, who decides sizes, what came of it.
 
 pub mod account;
+pub mod doubles;
 pub mod metrics;
 pub mod options;
 pub mod queue;

@@ -41,7 +41,8 @@ impl Report {
         for t in &self.trips {
             let side = if t.long { "long" } else { "short" };
             let (entry, exit) = (Nanos(t.entry_ns).as_ms(), Nanos(t.exit_ns).as_ms());
-            writeln!(trades, "{side},{},{entry},{exit},{},{},{}", t.units, t.entry_price, t.exit_price, t.net)?;
+            let price = t.entry_double.map_or_else(|| t.entry_price.to_string(), |double| double.to_string());
+            writeln!(trades, "{side},{},{entry},{exit},{price},{},{}", t.units, t.exit_price, t.net)?;
         }
         trades.flush()?;
         let mut equity = file("equity.csv")?;

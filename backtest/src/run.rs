@@ -18,6 +18,7 @@ use strategy::StrategyCore;
 use toml::{Table, Value};
 
 use crate::account::Account;
+use crate::doubles::Doubles;
 use crate::metrics::Stats;
 use crate::options::{CandleOptions, Sizing, StrategyChoice, TradeOptions};
 use crate::queue::{Input, Queue, Recorded};
@@ -65,6 +66,12 @@ pub fn run_candles(options: &CandleOptions, mut progress: impl FnMut(Progress)) 
         .transpose()?;
 
     let mut ledger = Ledger::new(options.initial_cash);
+    if let Some(Sizing::Equity(share)) = options.sizing {
+        let double = |value: Decimal| Notional::new(value).to_f64();
+        let fee_rate = double(options.fee_bps / Decimal::from(10_000));
+        let doubles = Doubles::new(double(share.get()), fee_rate, double(options.initial_cash));
+        ledger.account = ledger.account.with_doubles(doubles);
+    }
     let digits = bars.iter().fold(Scale::default(), |s, b| s.widened(b.open.get(), b.volume.get()));
     let instrument = instrument(CANDLE_VENUE, CANDLE_SYMBOL, InstrumentKind::Perpetual, digits);
     queue.play(TAPE, instrument.subject(), instrument.encode(), &mut |fact| ledger.see(fact))?;

@@ -76,7 +76,7 @@ async fn command(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Resul
         cause: None,
     };
     let (before, state_before) = said(&bus, &args.account, &fact.subject()).await?;
-    nats::kv::put(&bus, stream::KV_CONFIG, &key, fact.encode()).await.context("write the account's state")?;
+    nats::kv::put(&bus, stream::KV_CONFIG, &key, fact.encode().into()).await.context("write the account's state")?;
     // A wish that changes nothing is not said again.
     if state_before.unwrap_or_default() != state || flatten {
         wait_until_heard(&bus, &fact, before).await?;

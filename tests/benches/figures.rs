@@ -382,7 +382,7 @@ async fn latency(rows: &mut Vec<Row>) -> anyhow::Result<()> {
         trading: true,
     };
     let key = stream::instrument_key("binance", "BTCUSDT");
-    nats::kv::put(&bus, stream::KV_INSTRUMENTS, &key, instrument.encode()).await?;
+    nats::kv::put(&bus, stream::KV_INSTRUMENTS, &key, instrument.encode().into()).await?;
     let mut stages = Stages(Vec::new());
     for stage in ["executor", "risk", "strategy", "aggregate"] {
         let child = Command::new(program(stage)?)
