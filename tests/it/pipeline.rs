@@ -15,7 +15,7 @@ use schemas::core::{Core, Listen, Place, Speak};
 use schemas::market::Candle;
 use schemas::raw::Clock;
 use schemas::subject::{PARTITIONS, partition, stream};
-use schemas::{Decimal, Fact};
+use schemas::{Decimal, Fact, Instrument, InstrumentKind, Scale, Version};
 use tests::{Server, stored, wait_for};
 
 const STAGES: [&str; 7] = ["ledger", "gateway", "executor", "risk", "strategy", "aggregate", "ingest"];
@@ -50,7 +50,11 @@ impl Pipeline {
             traders: vec![],
             partitions: PARTITIONS,
         };
-        layout.apply(&server.bus("operator").await?).await?;
+        let operator = server.bus("operator").await?;
+        layout.apply(&operator).await?;
+        // The recording holds no instrument list; an operator writes what the venue said of it.
+        let key = stream::instrument_key("binance", "BTCUSDT");
+        nats::kv::put(&operator, stream::KV_INSTRUMENTS, &key, instrument()?.encode().into()).await?;
         let config = server.dir().join("tapeline.toml");
         std::fs::write(&config, configuration(server.dir(), recording, speed))?;
         let mut pipeline = Self { server, config, children: BTreeMap::new() };
@@ -172,6 +176,25 @@ on = false
         files = files.join(", "),
         db = dir.join("ledger.db").display(),
     )
+}
+
+fn instrument() -> anyhow::Result<Instrument> {
+    Ok(Instrument {
+        v: Version,
+        venue: "binance".into(),
+        symbol: "BTCUSDT".into(),
+        base: "BTC".into(),
+        quote: "USDT".into(),
+        kind: InstrumentKind::Spot,
+        size_unit: Default::default(),
+        contract_size: "1".parse()?,
+        inverse: false,
+        tick: "0.01".parse()?,
+        lot: "0.00001".parse()?,
+        min_notional: "5".parse()?,
+        scale: Scale { price: 2, qty: 5 },
+        trading: true,
+    })
 }
 
 /// Streams that follow from the recording alone.
@@ -306,7 +329,8 @@ async fn assert_candles_are_golden(bus: &Bus) -> anyhow::Result<usize> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recorded_session_ends_the_same_whatever_is_killed_meanwhile() -> anyhow::Result<()> {
     let Some(files) = recording() else { return Ok(()) };
-    let mut calm = Pipeline::start(&files, 0.0).await?;
+    // Paced too: opinions on a past that is long over are rightly refused, and the session is to trade.
+    let mut calm = Pipeline::start(&files, 120.0).await?;
     let bus = calm.server.bus("operator").await?;
     calm.settle(&bus).await?;
     let expected = contents(&bus, &determined()).await?;
