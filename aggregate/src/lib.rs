@@ -11,6 +11,5 @@ pub mod indicator;
 #[cfg(feature = "frames")]
 pub mod frames;
 
-
 #[cfg(feature = "stage")]
 pub mod run;

@@ -58,7 +58,8 @@ pub fn load<T: DeserializeOwned>(stage: &str, default: &str, user: Option<&UserF
 fn key_of(stage: &str, text: &str) -> String {
     let quoted = |s: &str| s.split('`').nth(1).map(str::to_owned);
     let place = text.rsplit_once("in `").and_then(|(_, rest)| rest.split('`').next());
-    let field = text.contains("field `").then(|| text.split_once("field ").and_then(|(_, rest)| quoted(rest))).flatten();
+    let field =
+        text.contains("field `").then(|| text.split_once("field ").and_then(|(_, rest)| quoted(rest))).flatten();
     match (place, field) {
         (Some(place), Some(field)) => format!("{stage}.{place}.{field}"),
         (Some(place), None) => format!("{stage}.{place}"),

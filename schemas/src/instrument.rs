@@ -62,6 +62,10 @@ pub struct Instrument {
 impl Fact for Instrument {
     const KIND: &'static str = "instrument";
     fn subject(&self) -> String {
-        format!("$KV.{}.{}", subject::stream::KV_INSTRUMENTS, subject::stream::instrument_key(&self.venue, &self.symbol))
+        format!(
+            "$KV.{}.{}",
+            subject::stream::KV_INSTRUMENTS,
+            subject::stream::instrument_key(&self.venue, &self.symbol)
+        )
     }
 }

@@ -157,7 +157,8 @@ impl Quotes {
     /// See [`Trades::checked`].
     pub fn checked(self) -> Result<Self, WireError> {
         let n = self.len();
-        let even = [self.recv_ns.len(), self.bid.len(), self.bid_size.len(), self.ask.len(), self.ask_size.len()] == [n; 5];
+        let even =
+            [self.recv_ns.len(), self.bid.len(), self.bid_size.len(), self.ask.len(), self.ask_size.len()] == [n; 5];
         if !even || n == 0 || n > PACK_MAX {
             return Err(WireError::invalid(format_args!("quote pack of {n} ticks with uneven or empty columns")));
         }
@@ -454,14 +455,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn trade() -> impl Strategy<Value = Trade> {
-        (any::<i64>(), any::<i64>(), any::<u64>(), any::<i64>(), any::<i64>(), any::<bool>()).prop_map(|(ts, recv, id, price, size, buy)| Trade {
-            ts: Nanos(ts),
-            recv: Nanos(recv),
-            id,
-            price: PriceM(price),
-            size: QtyM(size),
-            side: if buy { Side::Buy } else { Side::Sell },
-        })
+        (any::<i64>(), any::<i64>(), any::<u64>(), any::<i64>(), any::<i64>(), any::<bool>()).prop_map(
+            |(ts, recv, id, price, size, buy)| Trade {
+                ts: Nanos(ts),
+                recv: Nanos(recv),
+                id,
+                price: PriceM(price),
+                size: QtyM(size),
+                side: if buy { Side::Buy } else { Side::Sell },
+            },
+        )
     }
 
     proptest! {

@@ -56,7 +56,10 @@ impl Signal {
             return Err(WireError::invalid(format_args!("signal of {} stands on {subject}", self.subject())));
         }
         if self.reason.len() > 1_600 {
-            return Err(WireError::invalid(format_args!("signal reason of {} bytes; 1600 are allowed", self.reason.len())));
+            return Err(WireError::invalid(format_args!(
+                "signal reason of {} bytes; 1600 are allowed",
+                self.reason.len()
+            )));
         }
         Ok(self)
     }

@@ -24,7 +24,9 @@ impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let v = u16::deserialize(d)?;
         if v == 0 || v > VERSION {
-            return Err(serde::de::Error::custom(format_args!("fact of version {v}; this program reads 1..={VERSION}")));
+            return Err(serde::de::Error::custom(format_args!(
+                "fact of version {v}; this program reads 1..={VERSION}"
+            )));
         }
         Ok(Self)
     }

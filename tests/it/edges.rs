@@ -55,9 +55,12 @@ fn no_forbidden_edge_exists() {
 
 #[test]
 fn an_added_forbidden_edge_is_found() {
-    for (from, to, optional) in [("risk", "tokio", false), ("strategy", "executor", true), ("schemas", "nats", false), ("nats", "risk", false)] {
+    for (from, to, optional) in
+        [("risk", "tokio", false), ("strategy", "executor", true), ("schemas", "nats", false), ("nats", "risk", false)]
+    {
         let mut changed = metadata();
-        let package = changed["packages"].as_array_mut().unwrap().iter_mut().find(|p| p["name"] == from).expect("package");
+        let package =
+            changed["packages"].as_array_mut().unwrap().iter_mut().find(|p| p["name"] == from).expect("package");
         package["dependencies"].as_array_mut().unwrap().push(json!({"name": to, "kind": null, "optional": optional}));
         let found = forbidden_edges(&changed);
         assert_eq!(found.len(), 1, "{from} -> {to}: {found:?}");
@@ -69,7 +72,19 @@ fn an_added_forbidden_edge_is_found() {
 fn no_pure_library_reaches_the_world_through_another_crate() {
     for stage in STAGES {
         let out = Command::new(env!("CARGO"))
-            .args(["tree", "--offline", "-p", stage, "--no-default-features", "-e", "normal", "--prefix", "none", "--format", "{p}"])
+            .args([
+                "tree",
+                "--offline",
+                "-p",
+                stage,
+                "--no-default-features",
+                "-e",
+                "normal",
+                "--prefix",
+                "none",
+                "--format",
+                "{p}",
+            ])
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .output()
             .expect("run cargo tree");
