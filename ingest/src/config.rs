@@ -33,6 +33,7 @@ pub struct Config {
 pub struct LinkConfig {
     pub connect_timeout_ms: u64,
     pub send_timeout_ms: u64,
+    pub ping_quiet_ms: i64,
     pub http_timeout_ms: u64,
     pub backoff_first_ms: u64,
     pub backoff_max_ms: u64,
@@ -142,6 +143,7 @@ impl Config {
             ("recording.frames_per_flush", self.recording.frames_per_flush as i64),
             ("frames_queued_max", self.frames_queued_max as i64),
             ("session.held_max", self.session.held_max as i64),
+            ("link.ping_quiet_ms", self.link.ping_quiet_ms),
             ("link.backoff_first_ms", self.link.backoff_first_ms as i64),
         ] {
             if value <= 0 {

@@ -32,6 +32,8 @@ pub struct Batch {
     pub link: usize,
     /// The session's data is complete so far.
     pub whole: bool,
+    /// When the venue was last heard on this connection, be it a pong: all that it sent before has arrived.
+    pub heard: Nanos,
     pub out: Vec<Out>,
 }
 
@@ -93,7 +95,19 @@ impl Ended {
 /// paused for.
 pub async fn run(number: usize, session: Box<dyn Session>, shared: Shared) -> anyhow::Result<()> {
     let labels = metrics::Link { venue: shared.venue.clone(), link: session.name() };
-    Link { number, session, shared, labels, pending: Pending::default(), count: 0, was_whole: false }.run().await
+    let mut link = Link {
+        number,
+        session,
+        labels,
+        pending: Pending::default(),
+        count: 0,
+        was_whole: false,
+        heard: shared.wall.now(),
+        told: Nanos(0),
+        pinged: false,
+        shared,
+    };
+    link.run().await
 }
 
 struct Link {
@@ -105,6 +119,10 @@ struct Link {
     /// Connections made.
     count: u64,
     was_whole: bool,
+    /// The last frame of any kind, what the writer was told of it, and whether a ping is on its way.
+    heard: Nanos,
+    told: Nanos,
+    pinged: bool,
 }
 
 /// Actions sorted by who carries them out.
@@ -117,7 +135,7 @@ struct Pending {
 }
 
 impl Link {
-    async fn run(mut self) -> anyhow::Result<()> {
+    async fn run(&mut self) -> anyhow::Result<()> {
         let stop = self.shared.stop.clone();
         let mut attempt = 0;
         loop {
@@ -162,6 +180,7 @@ impl Link {
     /// One connection from its first to its last frame; `None`: the process stops.
     async fn connection(&mut self, mut socket: Socket) -> anyhow::Result<Option<Ended>> {
         self.count += 1;
+        (self.heard, self.pinged) = (self.shared.wall.now(), false);
         self.shared.metrics.connections.get_or_create(&self.labels).inc();
         tracing::info!(venue = self.shared.venue, link = self.labels.link, count = self.count, "connected");
         self.tell("connected", self.session.url());
@@ -215,10 +234,9 @@ impl Link {
                 return Ok(Some(ended));
             }
             let now = self.shared.wall.now();
-            let wait = self
-                .session
-                .next_timer()
-                .map_or(Duration::from_secs(3600), |due| Duration::from_nanos((due - now).max(0) as u64));
+            let quiet = (!self.pinged).then(|| self.heard.plus_ns(self.shared.config.ping_quiet_ms * Nanos::PER_MS));
+            let due = self.session.next_timer().into_iter().chain(quiet).min();
+            let wait = due.map_or(Duration::from_secs(3600), |due| Duration::from_nanos((due - now).max(0) as u64));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(None),
@@ -230,8 +248,16 @@ impl Link {
                 }
                 // Only time is lost.
                 () = tokio::time::sleep(wait) => {
-                    self.session.on_timer(self.shared.wall.now(), &mut actions);
+                    let now = self.shared.wall.now();
+                    self.session.on_timer(now, &mut actions);
                     self.sort(&mut actions, None);
+                    if quiet.is_some_and(|due| due <= now) {
+                        self.pinged = true;
+                        let ping = Message::Ping(Default::default());
+                        if let Err(why) = put(socket, ping, self.shared.config.send_timeout_ms).await {
+                            return Ok(Some(Ended::lost(why)));
+                        }
+                    }
                 }
                 // Cancel safe: a frame is taken or stays in the socket.
                 frame = socket.next() => {
@@ -250,13 +276,8 @@ impl Link {
     }
 
     async fn send(&mut self, socket: &mut Socket) -> Result<(), String> {
-        let bound = Duration::from_millis(self.shared.config.send_timeout_ms);
         while let Some(text) = self.pending.sends.pop_front() {
-            match tokio::time::timeout(bound, socket.send(Message::text(text))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(format!("send: {error}")),
-                Err(_) => return Err(format!("nothing could be sent for {} ms", bound.as_millis())),
-            }
+            put(socket, Message::text(text), self.shared.config.send_timeout_ms).await?;
         }
         Ok(())
     }
@@ -264,6 +285,9 @@ impl Link {
     fn frame(&mut self, frame: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>) {
         let now = self.shared.wall.now();
         let mut actions = Vec::new();
+        if let Some(Ok(_)) = frame {
+            (self.heard, self.pinged) = (now, false);
+        }
         match frame {
             Some(Ok(Message::Text(text))) => {
                 self.shared.metrics.frames.get_or_create(&self.labels).inc();
@@ -287,7 +311,8 @@ impl Link {
                     }
                 }
             }
-            // The library answers pings by itself; neither is progress of the data.
+            // The library answers pings by itself. Neither is progress of the data, but both say that nothing that
+            // the venue sent before is still on its way.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
             Some(Ok(Message::Close(why))) => {
                 let why = why.map_or("no reason".to_owned(), |c| format!("{} {}", c.code, c.reason));
@@ -335,12 +360,12 @@ impl Link {
     /// Gives what has gathered to the writer, and waits while it is behind.
     async fn hand_on(&mut self) -> anyhow::Result<()> {
         let whole = self.session.is_whole();
-        if self.pending.out.is_empty() && whole == self.was_whole {
+        if self.pending.out.is_empty() && whole == self.was_whole && self.heard == self.told {
             return Ok(());
         }
-        self.was_whole = whole;
+        (self.was_whole, self.told) = (whole, self.heard);
         self.shared.metrics.whole.get_or_create(&self.labels).set(whole.into());
-        let batch = Batch { link: self.number, whole, out: std::mem::take(&mut self.pending.out) };
+        let batch = Batch { link: self.number, whole, heard: self.heard, out: std::mem::take(&mut self.pending.out) };
         let stop = self.shared.stop.clone();
         tokio::select! {
             biased;
@@ -352,6 +377,14 @@ impl Link {
             // The writer stopped with a full queue: the rest is not stored, as if we had been killed.
             () = stop.cancelled() => Ok(()),
         }
+    }
+}
+
+async fn put(socket: &mut Socket, message: Message, timeout_ms: u64) -> Result<(), String> {
+    match tokio::time::timeout(Duration::from_millis(timeout_ms), socket.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("send: {error}")),
+        Err(_) => Err(format!("nothing could be sent for {timeout_ms} ms")),
     }
 }
 

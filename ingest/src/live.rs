@@ -91,6 +91,7 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         watermark: Watermark::new(task.config.lateness_ms, floor),
         hold: Hold::new(task.config.watermark_hold_ms_max),
         whole: vec![false; links],
+        heard: vec![Nanos(i64::MIN); links],
         symbols: settings.symbols,
         period: Duration::from_millis(task.config.clock_period_ms as u64),
         stats: task.stats,
@@ -140,8 +141,9 @@ struct Desk {
     wall: Wall,
     watermark: Watermark,
     hold: Hold,
-    /// By link.
+    /// By link: its data is complete up to when the venue was last heard there.
     whole: Vec<bool>,
+    heard: Vec<Nanos>,
     symbols: Vec<String>,
     period: Duration,
     stats: Arc<TaskStats>,
@@ -237,8 +239,8 @@ impl Desk {
                 Out::Instrument { symbol, scale } => self.packer.instrument(&symbol, scale),
             }
         }
-        if let Some(whole) = self.whole.get_mut(batch.link) {
-            *whole = batch.whole;
+        if let (Some(whole), Some(heard)) = (self.whole.get_mut(batch.link), self.heard.get_mut(batch.link)) {
+            (*whole, *heard) = (batch.whole, batch.heard);
         }
     }
 
@@ -246,7 +248,9 @@ impl Desk {
         let whole = self.whole.iter().all(|whole| *whole);
         let watermark = if whole {
             self.hold.since = None;
-            let watermark = self.watermark.at(now);
+            // A connection that has gone silent may have died: only up to its last sign of life is nothing missing.
+            let complete = self.heard.iter().min().map_or(now, |heard| now.min(*heard));
+            let watermark = self.watermark.at(complete);
             if let (Some(from), Some(to)) = (self.hold.gave_up, self.watermark.newest()) {
                 self.hold.gave_up = None;
                 self.gap(from, Some(to.max(from)), "the connections are complete again", facts);
@@ -322,7 +326,7 @@ async fn instruments(
                 }
                 told = true;
                 // An instrument list is no link: its number is beyond theirs.
-                if out.send(Batch { link: usize::MAX, whole: true, out: news }).await.is_err() {
+                if out.send(Batch { link: usize::MAX, whole: true, heard: wall.now(), out: news }).await.is_err() {
                     return Ok(());
                 }
                 config.instruments_period_ms

@@ -27,10 +27,10 @@ impl Watermark {
         }
     }
 
-    /// The watermark at local time `now`; `None` before the first event.
+    /// The watermark at local time `now`, which may lie before the newest event; `None` before the first one.
     pub fn at(&mut self, now: Nanos) -> Option<Nanos> {
         let (ts, recv) = self.newest?;
-        let passed = (now - recv).max(0);
+        let passed = now - recv;
         self.said = self.said.max(ts.plus_ns(passed - self.lateness_ns));
         Some(self.said)
     }

@@ -177,3 +177,42 @@ fn the_recorded_instrument_lists_are_read_whole() {
         assert_eq!(list.iter().find(|i| i.symbol == symbol).unwrap().inverse, inverse, "{symbol}");
     }
 }
+
+#[test]
+fn an_unknown_word_where_a_list_is_closed_is_not_guessed() {
+    let reason = |id: &str, frame: &str| {
+        let (venue, market) = by_id(id).unwrap();
+        let mut out = Vec::new();
+        venue.decode(market, frame, &mut out);
+        match &out[..] {
+            [Event::Malformed(reason)] => reason.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let trade = r#"{"e":"trade","E":1,"T":1,"s":"X","t":7,"p":"1","q":"1","X":"SOMETHING","m":true}"#;
+    assert_eq!(reason("binance-usdm", trade), "trade 7 has type `SOMETHING`");
+    let forced = r#"{"e":"forceOrder","E":1,"o":{"s":"X","S":"HOLD","o":"LIMIT","f":"IOC","q":"1","p":"1","ap":"1","X":"FILLED","l":"1","z":"1","T":1}}"#;
+    assert_eq!(reason("binance-usdm", forced), "side `HOLD`");
+    let deribit = |channel: &str, data: &str| {
+        reason("deribit", &format!(r#"{{"method":"subscription","params":{{"channel":"{channel}","data":{data}}}}}"#))
+    };
+    let trades =
+        r#"[{"trade_seq":1,"trade_id":"9","timestamp":1,"price":1,"amount":1,"direction":"up","instrument_name":"X"}]"#;
+    assert_eq!(deribit("trades.X.raw", trades), "trade 9 has direction `up`");
+    let book = r#"{"timestamp":1,"type":"change","instrument_name":"X","change_id":2,"prev_change_id":1,"bids":[["moved",1,1]],"asks":[]}"#;
+    assert_eq!(deribit("book.X.raw", book), "book row with action `moved`");
+    assert_eq!(deribit("gossip.X", "{}"), "unknown channel `gossip.X`");
+}
+
+#[test]
+fn microseconds_and_bare_frames_read_like_the_others() {
+    let (venue, market) = by_id("binance").unwrap();
+    let mut out = Vec::new();
+    venue.decode(
+        market,
+        r#"{"m":true,"q":"2","p":"1.50","t":7,"s":"X","T":1672515782136001,"E":1672515782136123,"e":"trade"}"#,
+        &mut out,
+    );
+    let [Event::Trade(trade)] = &out[..] else { panic!("{out:?}") };
+    assert_eq!((trade.ts.0, trade.price.to_string()), (1_672_515_782_136_001_000, "1.5".to_owned()));
+}

@@ -194,10 +194,15 @@ fn trade(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         order_type: Option<Cow<'a, str>>,
     }
     let m: Msg = parse(data)?;
-    // Insurance fund, liquidation and "NA" rows of the futures tape are book-keeping, not trades between two.
-    if let Some(other) = m.order_type.filter(|x| x != "MARKET") {
-        out.push(Event::Ignored { reason: format!("trade type {other}"), trade: Some((m.s.into_owned(), m.t)) });
-        return Ok(());
+    match m.order_type.as_deref() {
+        None | Some("MARKET") => {}
+        // Book-keeping rows of the futures tape, not trades between two.
+        Some(other @ ("INSURANCE_FUND" | "ADL" | "NA" | "LIQUIDATION")) => {
+            let reason = format!("trade type {other}");
+            out.push(Event::Ignored { reason, trade: Some((m.s.into_owned(), m.t)) });
+            return Ok(());
+        }
+        Some(other) => return Err(format!("trade {} has type `{other}`", m.t)),
     }
     out.push(Event::Trade(Trade {
         symbol: m.s.into_owned(),
