@@ -28,4 +28,5 @@ lint:
 
 bench:
 	@scripts/setup.sh run
+	$(CARGO) build --release --bins
 	$(CARGO) bench -p tests

@@ -43,6 +43,7 @@ fn main() -> anyhow::Result<()> {
     // Cargo passes `--bench`; criterion-style filters are not used here.
     let json = std::env::args().any(|a| a == "--json");
     let mut rows = Vec::new();
+    wire(&mut rows)?;
     library(&mut rows)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(bus(&mut rows))?;
@@ -109,6 +110,70 @@ fn per_second(count: usize, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow
     let begun = Instant::now();
     work()?;
     Ok(count as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// A trade as decimal text by row: the form that was not chosen.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct TextTrade {
+    ts_ns: i64,
+    recv_ns: i64,
+    id: u64,
+    price: schemas::Price,
+    size: schemas::Qty,
+    side: Side,
+}
+
+/// The wire form of a pack: columns of mantissas, beside rows of decimal text; ticks a second there and back.
+fn wire(rows: &mut Vec<Row>) -> anyhow::Result<()> {
+    const N: usize = 200_000;
+    let all = packs("BTCUSDT", &ticks(0, N), PACK_MAX);
+    let (mut columns, mut texts) = (Vec::new(), Vec::new());
+    let (mut column_bytes, mut text_bytes) = (0usize, 0usize);
+    for _ in 0..ROUNDS {
+        column_bytes = 0;
+        columns.push(per_second(N, || {
+            for pack in &all {
+                let bytes = pack.encode();
+                column_bytes += bytes.len();
+                std::hint::black_box(Trades::decode(&bytes)?.checked()?);
+            }
+            Ok(())
+        })?);
+        text_bytes = 0;
+        texts.push(per_second(N, || {
+            for pack in &all {
+                let list: Vec<TextTrade> = pack
+                    .iter()
+                    .map(|t| TextTrade {
+                        ts_ns: t.ts.0,
+                        recv_ns: t.recv.0,
+                        id: t.id,
+                        price: t.price.price(pack.scale),
+                        size: t.size.qty(pack.scale),
+                        side: t.side,
+                    })
+                    .collect();
+                let bytes = schemas::wire::encode(&list);
+                text_bytes += bytes.len();
+                let back: Vec<TextTrade> = schemas::wire::decode(&bytes)?;
+                std::hint::black_box(back);
+            }
+            Ok(())
+        })?);
+    }
+    rows.push(Row {
+        what: "encode and decode a pack of 256, mantissa columns".into(),
+        value: median(columns),
+        unit: "ticks/s",
+        beside: Some(("rows of decimal text".into(), median(texts))),
+    });
+    rows.push(Row {
+        what: "bytes a tick, mantissa columns".into(),
+        value: column_bytes as f64 / N as f64,
+        unit: "bytes",
+        beside: Some(("rows of decimal text".into(), text_bytes as f64 / N as f64)),
+    });
+    Ok(())
 }
 
 /// Folding in the library: the folder over columns, the core over packs, the core over bytes; beside them the
