@@ -77,7 +77,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Ticks that look like a market: ten a second, a walk of a cent, both sides. The generator is a linear one, written
+/// Ticks that look like a busy market: a hundred a second, a walk of a cent, both sides. The generator is a linear one, written
 /// down so that every machine folds the same ticks.
 fn ticks(symbol: usize, count: usize) -> Vec<Trade> {
     let mut state = 0x9E37_79B9_7F4A_7C15u64.wrapping_add(symbol as u64);
@@ -87,7 +87,7 @@ fn ticks(symbol: usize, count: usize) -> Vec<Trade> {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let dice = state >> 33;
             price += (dice % 3) as i64 - 1;
-            let ts = Nanos(START_NS + i as i64 * 100_000_000);
+            let ts = Nanos(START_NS + i as i64 * 10_000_000);
             let side = if dice & 8 == 0 { Side::Buy } else { Side::Sell };
             Trade { ts, recv: ts, id: i as u64 + 1, price: PriceM(price), size: QtyM(1 + (dice % 1000) as i64), side }
         })
@@ -226,6 +226,7 @@ fn library(rows: &mut Vec<Row>) -> anyhow::Result<()> {
     let mut config = AggregateConfig::load(None)?;
     config.timeframes = timeframes;
     config.indicator_timeframes = Vec::new();
+    config.preview_timeframes = Vec::new();
     let mut whole = Vec::new();
     for _ in 0..ROUNDS {
         whole.push(per_second(N, || {
