@@ -1,30 +1,15 @@
-//! Exit codes, stable for scripts: 0 ok, 1 failed, 2 usage, 64 bad configuration.
+//! Exit codes, stable for scripts: 0 ok, 1 failed, 2 usage, 64 bad configuration; the stages' own (`nats::exit`).
 
+use std::io::{Error, ErrorKind};
 use std::process::ExitCode;
 
-use schemas::config::ConfigError;
-
-/// Something worked on and failed.
-pub const FAILED: u8 = 1;
-/// The configuration cannot be used.
-pub const CONFIG: u8 = 64;
-
-/// Prints the error once, with its chain, and gives its exit code.
+/// As a stage's, but a reader that went away (`tapeline tap | head`) is not a failure.
 pub fn code(result: anyhow::Result<()>) -> ExitCode {
+    let reader_left = |error: &anyhow::Error| {
+        error.chain().filter_map(|e| e.downcast_ref::<Error>()).any(|e| e.kind() == ErrorKind::BrokenPipe)
+    };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // A reader that went away (`tapeline tap | head`) is not a failure.
-            if error
-                .chain()
-                .filter_map(|e| e.downcast_ref::<std::io::Error>())
-                .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-            {
-                return ExitCode::SUCCESS;
-            }
-            eprintln!("tapeline: {error:#}");
-            let is_config = error.chain().any(|e| e.downcast_ref::<ConfigError>().is_some());
-            ExitCode::from(if is_config { CONFIG } else { FAILED })
-        }
+        Err(error) if reader_left(&error) => ExitCode::SUCCESS,
+        result => nats::exit::code(result),
     }
 }

@@ -216,7 +216,7 @@ impl House {
         });
         let ((name, (status, code), i), _, _) = futures_util::future::select_all(waits).await;
         let status =
-            if code == Some(i32::from(crate::exit::CONFIG)) { format!("{status} (bad configuration)") } else { status };
+            if code == Some(i32::from(nats::exit::CONFIG)) { format!("{status} (bad configuration)") } else { status };
         (name, status, i)
     }
 
