@@ -15,6 +15,9 @@ use crate::kv;
 
 const PARTITIONS: &str = "tapeline.partitions";
 
+/// Message ids only name a message's predecessor; nothing is deduplicated by them, so few are kept in memory.
+const MESSAGE_IDS_KEPT: Duration = Duration::from_secs(1);
+
 /// What a deployment consists of; its streams follow from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -184,6 +187,7 @@ fn log(name: String, subjects: Vec<String>, days: u64, bounds: &LayoutBounds) ->
         name,
         subjects,
         max_age: Duration::from_secs(days * 86_400),
+        duplicate_window: MESSAGE_IDS_KEPT,
         discard: DiscardPolicy::Old,
         storage: StorageType::File,
         num_replicas: bounds.replicas,
@@ -262,6 +266,7 @@ fn same(there: &Stream, wanted: &Stream) -> bool {
         && bound(there.max_bytes) == bound(wanted.max_bytes)
         && bound(there.max_messages) == bound(wanted.max_messages)
         && bound(there.max_messages_per_subject) == bound(wanted.max_messages_per_subject)
+        && (wanted.duplicate_window.is_zero() || there.duplicate_window == wanted.duplicate_window)
         && there.discard == wanted.discard
         && there.num_replicas == wanted.num_replicas
         && there.allow_direct == wanted.allow_direct

@@ -4,13 +4,20 @@
 //! of that sequence or by comparing the stored bytes. So nothing is lost in a connection's write buffer, and
 //! nothing stands twice.
 //!
+//! Invariant W-2: of two live writers of one `OwnState` stream exactly one goes on. A position alone does not fence a
+//! pipelined window: whoever is refused at k may still be stored at k+1, because k exists by then. So there every
+//! message names its predecessor (`Nats-Expected-Last-Msg-Id`), and a window is sent only behind a first message that
+//! was acknowledged alone.
+//!
 //! Acknowledgements come on one subscription of the writer's own: all that are outstanding are awaited at once,
 //! no permit and no future hangs in between.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM};
+use async_nats::header::{
+    NATS_EXPECTED_LAST_MESSAGE_ID, NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID,
+};
 use async_nats::{HeaderMap, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
@@ -21,9 +28,6 @@ use crate::bus::{Bus, Trouble, parse, why};
 use crate::config::ms;
 use crate::error::BusError;
 use crate::leader;
-
-/// Names the writer of a message where equal bytes do not prove that it is ours.
-const WRITER: &str = "Tapeline-Writer";
 
 /// Whose bytes may stand at a position of this writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct Writer {
     mode: Mode,
     /// This instance, in `OwnState`.
     id: String,
+    /// In `OwnState`: the last message of the stream is known to be ours, so the next may name it.
+    linked: bool,
     /// Position of the next push.
     next: u64,
     /// The stream is known to reach up to here.
@@ -68,6 +74,8 @@ struct Item {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// Waits for the acknowledgement of the first message behind an opening or a resync (`OwnState`).
+    Held,
     /// On its way.
     Sent,
     /// Stands at its position.
@@ -119,6 +127,7 @@ impl Writer {
             stream: stream.to_owned(),
             mode,
             id: format!("{:016x}", rand::random::<u64>()),
+            linked: false,
             next: position + 1,
             stored,
             queue: VecDeque::new(),
@@ -136,20 +145,22 @@ impl Writer {
     /// acknowledged yet when it returns: [`Writer::drain`] is.
     pub async fn push(&mut self, subject: impl Into<String>, payload: impl Into<Bytes>) -> Result<u64, BusError> {
         let k = self.next;
-        let item = Item { k, subject: Subject::from(subject.into()), payload: payload.into(), state: State::Sent };
-        let known = k <= self.stored;
-        self.queue.push_back(Item { state: if known { State::Stored } else { State::Sent }, ..item });
+        let state = match self.mode {
+            Mode::Deterministic if k <= self.stored => State::Stored,
+            Mode::OwnState if !self.linked && !self.queue.is_empty() => State::Held,
+            _ => State::Sent,
+        };
+        self.queue.push_back(Item { k, subject: Subject::from(subject.into()), payload: payload.into(), state });
         self.next += 1;
-        if !known {
+        if state == State::Sent {
             if self.queue.len() == 1 {
                 self.moved = Instant::now();
             }
             self.send(self.queue.len() - 1).await?;
         }
-        match self.hear_ready() {
-            Ok(Word::Fine) => {}
-            Ok(word) => self.resync(word).await?,
-            Err(error) => return Err(error),
+        match self.hear_ready()? {
+            Word::Fine => self.release().await?,
+            word => self.resync(word).await?,
         }
         while self.queue.len() >= self.bus.config().writer.window {
             self.settle().await?;
@@ -191,7 +202,10 @@ impl Writer {
         headers.insert(NATS_EXPECTED_LAST_SEQUENCE, (item.k - 1).to_string().as_str());
         headers.insert(NATS_EXPECTED_STREAM, self.stream.as_str());
         if self.mode == Mode::OwnState {
-            headers.insert(WRITER, self.id.as_str());
+            headers.insert(NATS_MESSAGE_ID, self.message_id(item.k).as_str());
+            if self.linked {
+                headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, self.message_id(item.k - 1).as_str());
+            }
         }
         let reply = format!("{}.{}.{}", self.inbox, self.epoch, item.k);
         self.bus
@@ -201,11 +215,30 @@ impl Writer {
             .map_err(|error| BusError::Publish { subject: item.subject.to_string(), why: why(&error) })
     }
 
+    /// Names one message of this instance, where equal bytes do not prove that it is ours.
+    fn message_id(&self, k: u64) -> String {
+        format!("{}.{k}", self.id)
+    }
+
+    /// Sends what waited for the acknowledgement of its predecessor.
+    async fn release(&mut self) -> Result<(), BusError> {
+        if !self.linked || self.queue.back().is_none_or(|back| back.state != State::Held) {
+            return Ok(());
+        }
+        for index in 0..self.queue.len() {
+            if self.queue[index].state == State::Held {
+                self.queue[index].state = State::Sent;
+                self.send(index).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes at least one step: pops what is settled, compares what is stored, or waits for an acknowledgement.
     async fn settle(&mut self) -> Result<(), BusError> {
-        let word = self.hear_ready()?;
-        if !matches!(word, Word::Fine) {
-            return self.resync(word).await;
+        match self.hear_ready()? {
+            Word::Fine => self.release().await?,
+            word => return self.resync(word).await,
         }
         let Some(front) = self.queue.front() else { return Ok(()) };
         if front.state == State::Stored {
@@ -227,7 +260,7 @@ impl Writer {
         };
         self.pop_acked();
         match word {
-            Word::Fine => Ok(()),
+            Word::Fine => self.release().await,
             word => self.resync(word).await,
         }
     }
@@ -276,6 +309,7 @@ impl Writer {
             // True for any epoch: what is stored is stored.
             Ok(stored) if stored.stream == self.stream && stored.seq == k => {
                 item.state = State::Acked;
+                self.linked = self.mode == Mode::OwnState;
                 self.moved = Instant::now();
                 self.tries = 0;
                 self.stored = self.stored.max(k);
@@ -294,7 +328,8 @@ impl Writer {
                 item.state = State::Refused;
                 match code {
                     // 10071: another sequence was expected. 10164: the same, in a cluster, while a write is under way.
-                    10071 | 10164 => Ok(Word::Resync(text)),
+                    // 10070: another message id was; a restarted server may have forgotten ours.
+                    10070 | 10071 | 10164 => Ok(Word::Resync(text)),
                     // Stream full (messages, bytes, storage), too many requests, a server that is short of something.
                     10077 | 10047 | 10023 | 10028 | 10167 => Ok(Word::PushBack(text)),
                     _ => Err(BusError::Refused { what: format!("publish on {}", item.subject), code, text }),
@@ -337,9 +372,13 @@ impl Writer {
         self.stored = self.stored.max(last);
         self.epoch += 1;
         self.moved = Instant::now();
+        self.linked = false;
         for index in 0..self.queue.len() {
-            self.queue[index].state = State::Sent;
-            self.send(index).await?;
+            let alone = self.mode == Mode::OwnState && index > 0;
+            self.queue[index].state = if alone { State::Held } else { State::Sent };
+            if !alone {
+                self.send(index).await?;
+            }
         }
         Ok(())
     }
@@ -402,8 +441,8 @@ impl Writer {
         if found.payload != item.payload {
             return Err(fenced("other bytes".to_owned()));
         }
-        let writer = found.headers.get(WRITER).map(|id| id.as_str());
-        if self.mode == Mode::OwnState && writer != Some(self.id.as_str()) {
+        let id = found.headers.get(NATS_MESSAGE_ID).map(|id| id.as_str());
+        if self.mode == Mode::OwnState && id != Some(self.message_id(item.k).as_str()) {
             return Err(fenced("written by another instance".to_owned()));
         }
         Ok(())

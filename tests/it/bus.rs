@@ -331,6 +331,59 @@ async fn a_second_owner_of_a_stream_ends_the_first_even_with_equal_bytes() -> an
     Ok(())
 }
 
+/// A position alone does not fence a window: the one who is refused at k could still be stored at k+1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_owners_with_full_windows_exactly_one_goes_on_without_a_hole() -> anyhow::Result<()> {
+    const FACTS: u32 = 3000;
+    let (_server, bus) = server_and_bus().await?;
+    for round in 0..10u32 {
+        let (name, subject) = (format!("S{round}"), format!("s{round}.n"));
+        make(&bus, &name, &format!("s{round}.>")).await?;
+        let mut first = Writer::open(&bus, &name).await?;
+        first.push(subject.as_str(), "a0").await?;
+        first.drain().await?;
+        // The second opens while the first has a window on its way, and both push on as fast as they can.
+        let run = |mut writer: Writer, who: char| {
+            let subject = subject.clone();
+            async move {
+                for i in 1..=FACTS {
+                    writer.push(subject.as_str(), format!("{who}{i}")).await?;
+                }
+                writer.drain().await?;
+                Ok::<_, BusError>(who)
+            }
+        };
+        let begin = 100 * round;
+        let opening = async {
+            wait_for("the first to be under way", BOUND, || async {
+                (bus.stream(&name).await.ok()?.last_seq > u64::from(begin)).then_some(())
+            })
+            .await
+            .map_err(|e| BusError::Config(e.to_string()))?;
+            run(Writer::open(&bus, &name).await?, 'b').await
+        };
+        let (a, b) = tokio::join!(run(first, 'a'), opening);
+        let there = stored(&bus, &name).await?;
+        let words: Vec<String> = there.iter().map(|(_, _, p)| String::from_utf8_lossy(p).into_owned()).collect();
+        let of = |who: char| words.iter().filter(|w| w.starts_with(who)).cloned().collect::<Vec<_>>();
+        let unbroken = |who: char, from: u32, count: usize| {
+            let wanted: Vec<String> = (from..).take(count).map(|i| format!("{who}{i}")).collect();
+            assert_eq!(of(who), wanted, "round {round}: a hole in what {who} stored");
+        };
+        unbroken('a', 0, of('a').len());
+        unbroken('b', 1, of('b').len());
+        let fenced = |r: &Result<char, BusError>| matches!(r, Err(BusError::Fenced { .. }));
+        match (&a, &b) {
+            (Ok(_), b) if fenced(b) => assert_eq!(of('a').len(), FACTS as usize + 1),
+            (a, Ok(_)) if fenced(a) => assert_eq!(of('b').len(), FACTS as usize),
+            // The first had said everything before the second began.
+            (Ok(_), Ok(_)) => assert_eq!(words.len(), 2 * FACTS as usize + 1),
+            ended => panic!("round {round}: {ended:?}"),
+        }
+    }
+    Ok(())
+}
+
 /// With async-nats' own publish, futures that nobody awaits keep their permits and the 5,001st publish hangs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_thousand_pushes_that_nobody_drains_do_not_hang() -> anyhow::Result<()> {
