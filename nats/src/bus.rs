@@ -362,6 +362,9 @@ fn notice(events: &Events, event: Event) {
             // Counted, not logged: a flood of them would drown the log.
             events.slow_consumers.fetch_add(1, Relaxed);
         }
+        Event::ServerError(ServerError::Other(text)) if is_late_answer(&text) => {
+            tracing::warn!(text, "an answer came too late for whoever asked");
+        }
         Event::ServerError(ServerError::Other(text)) if text.to_lowercase().contains("permissions violation") => {
             tracing::error!(text, "nats-server refused this user");
             events.violation.send_if_modified(|first| {
@@ -375,6 +378,12 @@ fn notice(events: &Events, event: Event) {
         Event::LameDuckMode => tracing::warn!("nats-server is about to stop"),
         Event::Draining | Event::Closed => tracing::debug!("connection closed"),
     }
+}
+
+/// Whether the server refused an answer to a request that it has forgotten: `allow_responses` ends after 5 s and with
+/// the server's own end. Nothing of ours is missing then, so it is no violation.
+fn is_late_answer(text: &str) -> bool {
+    text.to_lowercase().starts_with("permissions violation for publish to \"_inbox_")
 }
 
 #[cfg(test)]
