@@ -1,6 +1,6 @@
 # make demo   the whole pipeline over the venue simulator, with a dashboard
 # make test   everything (what .ci/run calls)
-# make bench  figures, each beside its reference
+# make bench  figures, each beside its reference, into BENCHMARKS.md (peers: scripts/setup.sh peers first)
 # make help   this list
 
 .PHONY: demo test lint bench setup help
@@ -29,4 +29,4 @@ lint:
 bench:
 	@scripts/setup.sh run
 	$(CARGO) build --release --bins
-	$(CARGO) bench -p tests
+	$(CARGO) bench -p tests --bench figures

@@ -2,6 +2,7 @@
 # Installs what Tapeline needs and the machine lacks, into .tapeline/ of the checkout.
 #   scripts/setup.sh run    what running needs: nats-server
 #   scripts/setup.sh test   also what tests need: Python NATS client, PostgreSQL, Chromium, playwright-core
+#   scripts/setup.sh peers  also the libraries that `make bench` measures beside ours
 # Everything that is there already is left alone; running it again changes nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,6 +32,10 @@ else
   install -m 755 "$found" "$here/bin/nats-server.new"
   mv "$here/bin/nats-server.new" "$here/bin/nats-server"
   say "$("$here/bin/nats-server" --version)"
+fi
+if [ "$what" = peers ] && ! PYTHONPATH="$here/peers" python3 -c 'import talib, numpy' 2>/dev/null; then
+  say "installing TA-Lib"
+  python3 -m pip install --quiet --disable-pip-version-check --target "$here/peers" --upgrade -r scripts/python-peers.txt
 fi
 [ "$what" = test ] || exit 0
 
