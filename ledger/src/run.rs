@@ -24,6 +24,9 @@ use crate::writer::{WriteError, Writer};
 /// The stage's name: in checkpoints and logs.
 pub const STAGE: &str = "ledger";
 
+/// Between two tries to list the streams.
+const LIST_PAUSE: Duration = Duration::from_millis(500);
+
 /// What a process is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Job {
@@ -200,7 +203,13 @@ impl Readers {
                 Some(ended) = reading.join_next() => ended.context("a reader panicked")??,
                 // Cancel safe: the next tick comes.
                 _ = look.tick() => {
-                    for stream in streams(&self.bus).await? {
+                    let names = tokio::select! {
+                        biased;
+                        () = self.stop.cancelled() => break,
+                        // Nothing was taken yet.
+                        names = streams(&self.bus) => names?,
+                    };
+                    for stream in names {
                         if known.insert(stream.clone()) {
                             reading.spawn(self.reader(stream, None));
                         }
@@ -288,9 +297,24 @@ async fn open(bus: &Bus, stream: &str, cursor: Option<u64>, accept_loss: bool) -
     }
 }
 
-/// Names of the streams that the ledger reads, sorted.
+/// Names of the streams that the ledger reads, sorted. Asked again while the server is away or slow: an outage is no
+/// reason to end, the readers outlive it as well.
 async fn streams(bus: &Bus) -> anyhow::Result<Vec<String>> {
-    let mut names: Vec<String> = bus.js().stream_names().try_collect().await.context("list streams")?;
+    let mut tried = 0;
+    let mut names: Vec<String> = loop {
+        bus.connected().await?;
+        match bus.js().stream_names().try_collect().await {
+            Ok(names) => break names,
+            Err(error) => {
+                tried += 1;
+                if tried >= bus.config().connection.request_tries_max {
+                    return Err(error).context("list streams");
+                }
+                tracing::warn!(tried, error = %error, "streams cannot be listed yet");
+            }
+        }
+        tokio::time::sleep(LIST_PAUSE).await;
+    };
     names.retain(|name| Fold::reads(name));
     names.sort_unstable();
     Ok(names)
