@@ -11,7 +11,6 @@ struct Args {
     stage: StageArgs,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    executor::run::run(Args::parse().stage).await
+fn main() -> std::process::ExitCode {
+    nats::exit::main(executor::run::run(Args::parse().stage))
 }
