@@ -2,6 +2,7 @@
 
 mod bus;
 mod browser;
+mod chaos;
 mod edges;
 mod executor;
 mod gateway;

@@ -1,4 +1,20 @@
 //! The harness of the cross-stage tests: a real nats-server of one's own, and waiting for a state with a bound.
+//!
+//! Modules in reading order: what runs (servers, connections, stages), what they run on (a recorded session), what is
+//! compared, and who disturbs it.
+
+pub mod cluster;
+pub mod fleet;
+pub mod proxy;
+
+pub mod feed;
+pub mod session;
+
+pub mod arena;
+pub mod compare;
+
+pub mod chaos;
+pub mod soak;
 
 use std::future::Future;
 use std::io::{BufRead, BufReader};
@@ -34,6 +50,16 @@ pub struct Server {
     kind: Kind,
     name: String,
     port: u16,
+    member: Option<Member>,
+}
+
+/// A server's place in a cluster on loopback.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub route_port: u16,
+    pub monitor_port: u16,
+    /// Route ports of all members.
+    pub routes: Vec<u16>,
 }
 
 impl Server {
@@ -50,12 +76,28 @@ impl Server {
     async fn of(kind: Kind) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("tapeline-nats-").tempdir().context("make a store")?;
         let name = dir.path().file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let child = spawn(kind, dir.path(), &name, None)?;
-        let mut server = Self { child, dir, kind, name, port: 0 };
-        let ports = server.dir.path().join("ports");
-        server.port = wait_for("the ports file of nats-server", START_BOUND, || async { port_in(&ports) }).await?;
+        let child = spawn(kind, dir.path(), &name, None, None)?;
+        let mut server = Self { child, dir, kind, name, port: 0, member: None };
+        server.port = server.listens().await?;
         server.answers().await?;
         Ok(server)
+    }
+
+    /// A member of a cluster, with users; it answers once the others are there as well.
+    pub(crate) async fn of_cluster(member: Member) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("tapeline-nats-").tempdir().context("make a store")?;
+        let name = dir.path().file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let child = spawn(Kind::Rights, dir.path(), &name, None, Some(&member))?;
+        let mut server = Self { child, dir, kind: Kind::Rights, name, port: 0, member: Some(member) };
+        server.port = server.listens().await?;
+        Ok(server)
+    }
+
+    async fn listens(&self) -> anyhow::Result<u16> {
+        let ports = self.dir.path().join("ports");
+        wait_for("the ports file of nats-server", START_BOUND, || async { port_in(&ports) })
+            .await
+            .with_context(|| tail(&self.dir.path().join("server.log"), 12))
     }
 
     /// `nats://127.0.0.1:<port>`
@@ -117,12 +159,34 @@ impl Server {
     /// Starts it again on the same port and store; it must be dead.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         ensure!(self.child.try_wait()?.is_some(), "nats-server still runs");
-        self.child = spawn(self.kind, self.dir.path(), &self.name, Some(self.port))?;
+        self.start_again()?;
         self.answers().await
     }
 
+    /// Like [`Server::restart`], without waiting until it answers.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        ensure!(self.child.try_wait()?.is_some(), "nats-server still runs");
+        self.child = spawn(self.kind, self.dir.path(), &self.name, Some(self.port), self.member.as_ref())?;
+        Ok(())
+    }
+
+    /// SIGSTOP, SIGCONT and the like.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill(Pid::from_raw(self.child.id() as i32), signal).context("signal nats-server")
+    }
+
+    /// Why the server ended by itself, if it did.
+    pub fn ended(&mut self) -> anyhow::Result<Option<String>> {
+        let Some(status) = self.child.try_wait()? else { return Ok(None) };
+        Ok(Some(format!("nats-server ended with {status}: {}", tail(&self.dir.path().join("server.log"), 6))))
+    }
+
+    pub(crate) fn monitor_port(&self) -> Option<u16> {
+        self.member.as_ref().map(|member| member.monitor_port)
+    }
+
     /// Waits until the server at our port is ours: it says its name when one connects.
-    async fn answers(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn answers(&mut self) -> anyhow::Result<()> {
         let (port, name) = (self.port, self.name.clone());
         let begun = Instant::now();
         loop {
@@ -148,7 +212,7 @@ impl Drop for Server {
     }
 }
 
-fn spawn(kind: Kind, dir: &Path, name: &str, port: Option<u16>) -> anyhow::Result<Child> {
+fn spawn(kind: Kind, dir: &Path, name: &str, port: Option<u16>, member: Option<&Member>) -> anyhow::Result<Child> {
     let (ports, store, log) = (dir.join("ports"), dir.join("store"), dir.join("server.log"));
     std::fs::create_dir_all(&ports)?;
     let mut command = Command::new(binary()?);
@@ -165,7 +229,10 @@ fn spawn(kind: Kind, dir: &Path, name: &str, port: Option<u16>) -> anyhow::Resul
         Kind::Rights => {
             let conf = dir.join("server.conf");
             // The monitoring port is fixed in the file; a test takes a free one.
-            std::fs::write(&conf, nats::SERVER_CONF.replace("127.0.0.1:8222", "127.0.0.1:-1"))?;
+            let monitor = member.map_or("-1".to_owned(), |member| member.monitor_port.to_string());
+            let mut text = nats::SERVER_CONF.replace("127.0.0.1:8222", &format!("127.0.0.1:{monitor}"));
+            text += &member.map(cluster::block).unwrap_or_default();
+            std::fs::write(&conf, text)?;
             command.arg("-c").arg(conf).env("TAPELINE_STORE_DIR", format!("{store:?}"));
             for user in USERS {
                 command.env(format!("TAPELINE_{}_PASSWORD", user.to_ascii_uppercase()), Server::password(user));
@@ -212,6 +279,21 @@ fn greeting(port: u16) -> Option<String> {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).ok()?;
     line.starts_with("INFO").then_some(line)
+}
+
+/// A program that cargo built beside this one.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    // A test binary lies one folder below the programs.
+    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("{name} is absent beside {}: cargo build --workspace --bins", own.display()))
+}
+
+/// The last lines of a log, for an error.
+pub fn tail(path: &Path, lines_max: usize) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(lines_max)..].join("\n")
 }
 
 /// Waits until `probe` gives a value, at most `bound`; `what` names the state in the error.

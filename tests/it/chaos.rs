@@ -1,0 +1,138 @@
+//! Short runs of `make chaos`, and that its verdict can fail.
+
+use std::collections::BTreeSet;
+use std::mem::discriminant;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use nats::Layout;
+use nix::sys::signal::Signal;
+use proptest::prelude::*;
+use tests::chaos::{Blow, Options, Schedule, run};
+use tests::fleet::Fleet;
+use tests::session::{self, Reference, Session};
+use tests::{Server, compare, wait_for};
+
+proptest! {
+    #[test]
+    fn what_strikes_when_follows_from_the_seed(seed: u64, round in 0u64..100, three: bool) {
+        let nodes = if three { 3 } else { 1 };
+        let strikes = |seed| Schedule::new(seed, round, nodes, 300).take(50).collect::<Vec<_>>();
+        prop_assert_eq!(strikes(seed), strikes(seed));
+        prop_assert_ne!(strikes(seed), strikes(seed ^ 1));
+    }
+}
+
+#[test]
+fn every_kind_of_blow_strikes_every_stage_and_node() {
+    let strikes: Vec<_> = Schedule::new(1, 1, 3, 300).take(5000).collect();
+    let kinds: Vec<_> = strikes.iter().map(|strike| discriminant(&strike.blow)).collect();
+    assert_eq!((0..kinds.len()).filter(|i| !kinds[..*i].contains(&kinds[*i])).count(), 8);
+    let killed = |s: &tests::chaos::Strike| if let Blow::Kill { stage, .. } = s.blow { Some(stage) } else { None };
+    assert_eq!(strikes.iter().filter_map(killed).collect::<BTreeSet<_>>().len(), tests::fleet::STAGES.len());
+    let nodes = strikes.iter().filter_map(|s| if let Blow::KillServer { node } = s.blow { Some(node) } else { None });
+    assert_eq!(nodes.collect::<BTreeSet<_>>(), BTreeSet::from([0, 1, 2]));
+}
+
+#[tokio::test]
+async fn the_first_difference_is_told_with_both_facts_decoded() -> anyhow::Result<()> {
+    let (one, other) = (Server::start().await?, Server::start().await?);
+    let (one, other) = (one.bus("operator").await?, other.bus("operator").await?);
+    for (bus, values) in [(&one, [1, 2, 3]), (&other, [1, 5, 3])] {
+        let config = async_nats::jetstream::stream::Config {
+            name: "S".into(),
+            subjects: vec!["s.>".into()],
+            ..Default::default()
+        };
+        bus.js().create_stream(config).await?;
+        for value in values {
+            let payload = rmp_serde::to_vec_named(&serde_json::json!({ "v": value }))?;
+            bus.js().publish("s.a", payload.into()).await?.await?;
+        }
+    }
+    let compared = compare::stream(&one, &other, "S").await?;
+    assert_eq!(compared.facts, 1);
+    assert_eq!(compared.difference.as_deref(), Some("S: expected 2 s.a {\"v\":2}\nS: found    2 s.a {\"v\":5}"));
+    let compared = compare::beginning(&one, &one, "S", 2).await?;
+    assert_eq!(compared.difference.as_deref(), Some("S: 2 facts expected, 3 found; first too many: 3 s.a {\"v\":3}"));
+    Ok(())
+}
+
+// Found by chaos against three nodes: the list of streams was asked for once, and a late answer ended the ledger.
+#[tokio::test]
+async fn a_ledger_outlives_a_server_that_stands_still_for_longer_than_a_request() -> anyhow::Result<()> {
+    let server = Server::start_with_rights().await?;
+    let bus = server.bus("operator").await?;
+    let layout = Layout { venues: vec![], accounts: vec!["main".into()], traders: vec![], partitions: 1 };
+    layout.apply(&bus).await?;
+    let (config, database) = (server.dir().join("tapeline.toml"), session::database(server.dir()));
+    let text = format!(
+        "[ledger]\ndatabase = \"{database}\"\ndiscover_ms = 100\n[nats.connection]\nrequest_timeout_ms = 200\n"
+    );
+    std::fs::write(&config, text)?;
+    let mut fleet = Fleet::new(server.dir(), &config, vec![], [("ledger", server.env("ledger"))].into());
+    fleet.spawn("ledger")?;
+    let bound = Duration::from_secs(30);
+    wait_for("the ledger", bound, || async { fleet.logs().contains("ledger opens").then_some(()) }).await?;
+    server.signal(Signal::SIGSTOP)?;
+    let told = wait_for("word of the server", bound, || async {
+        fleet.logs().contains("streams cannot be listed yet").then_some(())
+    })
+    .await;
+    server.signal(Signal::SIGCONT)?;
+    told.with_context(|| fleet.logs())?;
+    wait_for("the ledger's word", bound, || async {
+        let all = nats::stats::gather(&bus, Duration::from_millis(200)).await.ok()?;
+        all.iter().any(|s| s.stage == "ledger").then_some(())
+    })
+    .await?;
+    let ended = fleet.ended()?;
+    assert!(ended.is_empty(), "{ended:?}");
+    Ok(())
+}
+
+// Found by chaos: a server that restarts between a request for statistics and its answers refuses the answers, and
+// every stage that answered ended with "rights".
+#[tokio::test]
+async fn an_answer_that_the_server_no_longer_lets_through_ends_nobody_and_a_forbidden_fact_does() -> anyhow::Result<()>
+{
+    let server = Server::start_with_rights().await?;
+    let operator = server.bus("operator").await?;
+    let layout = Layout { venues: vec![], accounts: vec!["main".into()], traders: vec![], partitions: 1 };
+    layout.apply(&operator).await?;
+    let risk = server.bus("risk").await?;
+    risk.publish("_INBOX_gateway.gone".into(), "late").await?;
+    // The server answers in order: its refusal is here before this is.
+    risk.stream("RISK_main").await?;
+    assert!(risk.violation().is_none(), "{:?}", risk.violation());
+    risk.publish("fill.main.x.Y".into(), "forbidden").await?;
+    let violation = tokio::time::timeout(Duration::from_secs(20), risk.violated()).await?;
+    assert!(violation.to_string().contains("fill.main.x.Y"), "{violation}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_server_and_three_store_the_same_bytes_whatever_strikes() -> anyhow::Result<()> {
+    let Some(whole) = Session::whole(2) else { return Ok(()) };
+    let dir = tempfile::tempdir()?;
+    let reference = Reference::record(whole.cut(8_000, dir.path())?, 60.0).await?;
+    ensure!(reference.fills() > 0, "the recorded session trades");
+    for (nodes, seconds) in [(1, 8), (3, 10)] {
+        let options = Options { seed: 11, nodes, seconds, kills: 1000, round_seconds: seconds, pause_ms: 250 };
+        let report = run(&reference, &options, |_, _| {}).await?;
+        eprintln!("{nodes} nodes: {} kills, {} facts equal", report.counts.kills(), report.facts);
+        let differences: Vec<_> = report.rounds.iter().flat_map(|r| &r.verdict.differences).collect();
+        assert!(differences.is_empty(), "{differences:#?}");
+        assert!(report.counts.kills() >= 10, "{:?}", report.counts);
+        assert_eq!(report.facts, reference.facts());
+    }
+    Ok(())
+}
+
+#[test]
+fn the_slope_of_a_line_is_found_through_noise_that_cancels() {
+    let line = |x: f64| (x, 100.0 + 7.5 * x + if (x as i64) % 2 == 0 { 3.0 } else { -3.0 });
+    let points: Vec<_> = (0..1000).map(|n| line(f64::from(n))).collect();
+    assert!((tests::soak::slope(&points) - 7.5).abs() < 0.001, "{}", tests::soak::slope(&points));
+    assert_eq!((tests::soak::slope(&[]), tests::soak::slope(&[(1.0, 5.0)])), (0.0, 0.0));
+}

@@ -1,0 +1,147 @@
+//! `make chaos`: strikes the pipeline while it works, and compares what it stored with an undisturbed run.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use tests::chaos::{Options, Report, run};
+use tests::session::{Reference, Session};
+
+const EXAMPLES: &str = "Examples:
+  chaos                                     a minute against one server, with a seed of its own
+  chaos --nodes 3 --seed 7                  the same strikes as every run with seed 7, against a cluster
+  chaos --kills 1000 --seconds 3600 --json  the long run, for scripts
+Exit codes: 0 equal byte for byte, 1 a difference (both facts are printed) or a failure, 2 usage.";
+
+/// Kills, freezes, doubles and disconnects every stage and nats-server over a recorded session; every stream must be
+/// byte for byte that of an undisturbed run.
+#[derive(Parser)]
+#[command(name = "chaos", version, after_help = EXAMPLES)]
+struct Args {
+    /// What strikes when; printed, so that a run can be repeated. Chosen by the clock where absent.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Servers: one, or a cluster of three with every stream three times
+    #[arg(long, default_value = "1", value_parser = ["1", "3"])]
+    nodes: String,
+    /// Strike for at most so many seconds
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Strike until so many processes were killed
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    kills: u64,
+    /// Seconds of one round; each stores the session anew and compares it
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    round_seconds: u64,
+    /// Mean pause between two strikes in milliseconds
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pause_ms: u64,
+    /// Lines of the recording, about 120 a recorded second
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1_000..=99_574))]
+    lines: u32,
+    /// Partitions of the venue
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    partitions: u32,
+    /// Speed of the undisturbed run; its opinions must not be older than risk allows
+    #[arg(long, default_value_t = 60.0)]
+    calm_speed: f64,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    nats::exit::main(work(Args::parse()))
+}
+
+async fn work(args: Args) -> anyhow::Result<()> {
+    tokio::select! {
+        biased;
+        // Dropping the work ends every process that it started.
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        done = chaos(&args) => done,
+    }
+}
+
+async fn chaos(args: &Args) -> anyhow::Result<()> {
+    let seed = args.seed.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(1, |now| now.as_millis() as u64 % 1_000_000)
+    });
+    let options = Options {
+        seed,
+        nodes: args.nodes.parse()?,
+        seconds: args.seconds,
+        kills: args.kills,
+        round_seconds: args.round_seconds,
+        pause_ms: args.pause_ms,
+    };
+    eprintln!("chaos: --seed {seed} --nodes {}", args.nodes);
+    let whole = Session::whole(args.partitions)
+        .context("no recording: set TAPELINE_FIXTURES to the shared folder that holds data/ and goldens/")?;
+    let dir = tempfile::tempdir()?;
+    let session = whole.cut(args.lines as usize, dir.path())?;
+    let bar = ProgressBar::new(if args.kills < 1_000_000 { args.kills } else { args.seconds * 1000 / args.pause_ms });
+    bar.set_style(ProgressStyle::with_template("  {bar:40} {pos} kills {msg} {elapsed}")?);
+    bar.set_message("undisturbed run");
+    bar.tick();
+    let reference = Reference::record(session, args.calm_speed).await.context("undisturbed run")?;
+    eprintln!("undisturbed: {} facts, {} fills", reference.facts(), reference.fills());
+    ensure!(reference.fills() > 0, "the undisturbed run did not trade: take more --lines or a lower --calm-speed");
+    let report = run(&reference, &options, |kills, round| {
+        bar.set_position(kills);
+        bar.set_message(format!("round {round}"));
+    })
+    .await;
+    bar.finish_and_clear();
+    let report = report?;
+    if args.json {
+        println!("{}", json!(report));
+    } else {
+        print(&report);
+    }
+    for difference in report.rounds.iter().flat_map(|round| &round.verdict.differences) {
+        eprintln!("{difference}");
+    }
+    ensure!(report.differences == 0, "{} differences; again: --seed {seed} --nodes {}", report.differences, args.nodes);
+    Ok(())
+}
+
+fn print(report: &Report) {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header([
+        "round",
+        "kills",
+        "frozen",
+        "doubles",
+        "cuts",
+        "held",
+        "ousted",
+        "raw when it ended",
+        "equal facts",
+    ]);
+    for round in &report.rounds {
+        let counts = &round.counts;
+        let (at, of) = round.struck_until;
+        let equal: u64 = round.verdict.streams.iter().map(|s| s.facts).sum();
+        let numbers = [counts.kills(), counts.frozen, counts.doubles, counts.cuts, counts.holds, counts.ousted];
+        let mut row = vec![round.round.to_string()];
+        row.extend(numbers.map(|n| n.to_string()));
+        row.extend([format!("{at} of {of}"), equal.to_string()]);
+        table.add_row(row);
+    }
+    println!("{table}");
+    let by: Vec<String> = report.counts.kills.iter().map(|(who, n)| format!("{who} {n}")).collect();
+    println!(
+        "{} kills ({}), {:.0} a minute; {} facts compared, {} differences",
+        report.counts.kills(),
+        by.join(", "),
+        report.kills_per_minute,
+        report.facts,
+        report.differences
+    );
+}

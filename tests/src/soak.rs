@@ -1,0 +1,304 @@
+//! Accelerated input for a long time, while memory and files are measured: do they stay flat?
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use nats::{Bus, Layout, Reader};
+use schemas::config::UserFile;
+use schemas::subject::stream::KV_CHECKPOINT;
+use serde::Serialize;
+
+use crate::fleet::{Fleet, STAGES};
+use crate::{Server, program, tail, wait_for};
+
+/// Share of the run that is warming up: windows of indicators and caches fill, allocators settle.
+const WARM_UP: f64 = 1.0 / 3.0;
+/// A stage is flat when its memory grows by less than this: KiB a minute, 90 MiB a day.
+pub const STAGE_SLOPE_MAX: f64 = 64.0;
+/// nats-server holds an index of what is stored, which grows with the streams until their retention is reached.
+pub const SERVER_SLOPE_MAX: f64 = 1024.0;
+/// A checkpoint is flat when its largest size behind the warm-up is at most this times the largest before, ...
+pub const CHECKPOINT_GROWTH_MAX: f64 = 1.5;
+/// ... or at most this.
+pub const CHECKPOINT_BYTES_SMALL: f64 = 16_384.0;
+/// Bound of each venue's tick stream, so that the run reaches it.
+const RAW_BYTES_MAX: u64 = 128 << 20;
+const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+const START_BOUND: Duration = Duration::from_secs(60);
+const CHECKPOINTS_MAX: usize = 4096;
+const VENUES: [&str; 2] = ["binance", "binance-usdm"];
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Options {
+    pub minutes: u64,
+    /// Virtual seconds in a real one.
+    pub speed: u64,
+    pub seed: u64,
+    pub partitions: u32,
+}
+
+/// Memory of one process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Memory {
+    pub process: &'static str,
+    pub start_kib: f64,
+    /// Behind the warm-up.
+    pub warm_kib: f64,
+    pub end_kib: f64,
+    pub max_kib: f64,
+    /// Least squares behind the warm-up.
+    pub slope_kib_per_min: f64,
+    pub bound_kib_per_min: f64,
+    pub flat: bool,
+}
+
+/// A file, folder or checkpoint, in bytes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Size {
+    pub name: String,
+    pub warm_bytes: u64,
+    pub end_bytes: u64,
+    pub slope_kib_per_min: f64,
+    /// `None`: grows with what is stored, until its retention; no verdict.
+    pub flat: Option<bool>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub options: Options,
+    pub memory: Vec<Memory>,
+    pub checkpoints: Vec<Size>,
+    pub files: Vec<Size>,
+    /// Messages stored in all streams, and behind the warm-up bytes of the store for each.
+    pub messages: u64,
+    pub store_bytes_per_message: f64,
+    /// Market time that passed, in hours.
+    pub market_h: f64,
+    pub flat: bool,
+}
+
+/// Slope of the least-squares line through (x, y); 0 for fewer than two points.
+pub fn slope(points: &[(f64, f64)]) -> f64 {
+    let n = points.len() as f64;
+    let (mx, my) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
+    let (mut above, mut below) = (0.0, 0.0);
+    for (x, y) in points {
+        above += (x - mx) * (y - my);
+        below += (x - mx) * (x - mx);
+    }
+    if below > 0.0 { above / below } else { 0.0 }
+}
+
+/// Named values over time, in minutes.
+#[derive(Default)]
+struct Series(BTreeMap<String, Vec<(f64, f64)>>);
+
+impl Series {
+    fn add(&mut self, name: &str, minute: f64, value: f64) {
+        self.0.entry(name.to_owned()).or_default().push((minute, value));
+    }
+    /// What came before and behind the warm-up.
+    fn halves(points: &[(f64, f64)], minutes: f64) -> (&[(f64, f64)], &[(f64, f64)]) {
+        points.split_at(points.partition_point(|(minute, _)| *minute < minutes * WARM_UP))
+    }
+}
+
+/// Runs all stages over the venue simulator. `progress` hears the minutes that have passed.
+pub async fn run(options: &Options, mut progress: impl FnMut(f64)) -> anyhow::Result<Report> {
+    let server = Server::start_with_rights().await?;
+    let text = format!("[nats.layout]\nraw_bytes_max = {RAW_BYTES_MAX}\n");
+    let config = nats::Config::load(Some(&UserFile { name: "soak".into(), text }))?;
+    let bus = server.bus_with("operator", config).await?;
+    let venues: Vec<String> = VENUES.map(str::to_owned).to_vec();
+    let layout =
+        Layout { venues, accounts: vec!["main".to_owned()], traders: Vec::new(), partitions: options.partitions };
+    layout.apply(&bus).await?;
+    let simulator = Simulator::start(server.dir(), options).await?;
+    let config = server.dir().join("tapeline.toml");
+    std::fs::write(&config, configuration(server.dir(), &simulator.addresses))?;
+    let env = STAGES.map(|stage| (stage, server.env(stage))).into();
+    let args = vec!["--partitions".to_owned(), options.partitions.to_string()];
+    let mut fleet = Fleet::new(server.dir(), &config, args, env);
+    for stage in STAGES {
+        fleet.spawn(stage)?;
+    }
+    let (mut memory, mut sizes, mut checkpoints) = (Series::default(), Series::default(), Series::default());
+    let begun = Instant::now();
+    let minutes = options.minutes as f64;
+    let mut messages = Vec::new();
+    loop {
+        let minute = begun.elapsed().as_secs_f64() / 60.0;
+        if minute >= minutes {
+            break;
+        }
+        progress(minute);
+        let ended = fleet.ended()?;
+        ensure!(ended.is_empty(), "ended by themselves: {ended:?}");
+        for stage in STAGES {
+            let pid = fleet.pids(stage).first().copied().context("a stage is gone")?;
+            memory.add(stage, minute, rss_kib(pid)?);
+        }
+        memory.add("nats-server", minute, rss_kib(server.pid())?);
+        memory.add("simulator", minute, rss_kib(simulator.child.id())?);
+        sizes.add("streams", minute, folder_bytes(&server.store()) as f64);
+        sizes.add("ledger.db", minute, files_bytes(server.dir(), "ledger.db") as f64);
+        sizes.add("logs", minute, files_bytes(server.dir(), ".log") as f64);
+        for entry in Reader::latest(&bus, &nats::kv::stream(KV_CHECKPOINT), ">", CHECKPOINTS_MAX).await? {
+            let key = entry.subject.trim_start_matches("$KV.ckpt.").to_owned();
+            checkpoints.add(&key, minute, entry.payload.len() as f64);
+        }
+        messages.push((minute, stored_messages(&bus, &layout).await? as f64));
+        tokio::time::sleep(SAMPLE_EVERY).await;
+    }
+    fleet.kill_all();
+    drop(simulator);
+    Ok(report(options, &memory, &sizes, &checkpoints, &messages))
+}
+
+fn report(options: &Options, memory: &Series, sizes: &Series, checkpoints: &Series, messages: &[(f64, f64)]) -> Report {
+    let minutes = options.minutes as f64;
+    let names = STAGES.iter().chain(&["nats-server", "simulator"]);
+    let memory: Vec<Memory> = names
+        .filter_map(|name| {
+            let points = memory.0.get(*name)?;
+            let warm = Series::halves(points, minutes).1;
+            let slope = slope(warm);
+            let bound = match *name {
+                "nats-server" | "simulator" => SERVER_SLOPE_MAX,
+                _ => STAGE_SLOPE_MAX,
+            };
+            Some(Memory {
+                process: name,
+                start_kib: points.first()?.1,
+                warm_kib: warm.first()?.1,
+                end_kib: warm.last()?.1,
+                max_kib: points.iter().map(|p| p.1).fold(0.0, f64::max),
+                slope_kib_per_min: slope,
+                bound_kib_per_min: bound,
+                flat: slope <= bound,
+            })
+        })
+        .collect();
+    let size = |name: &String, points: &Vec<(f64, f64)>, judged: bool| {
+        let (before, behind) = Series::halves(points, minutes);
+        let max = |points: &[(f64, f64)]| points.iter().map(|p| p.1).fold(0.0, f64::max);
+        Some(Size {
+            name: name.clone(),
+            warm_bytes: behind.first()?.1 as u64,
+            end_bytes: behind.last()?.1 as u64,
+            slope_kib_per_min: slope(behind) / 1024.0,
+            flat: judged.then(|| {
+                max(behind) <= CHECKPOINT_GROWTH_MAX * max(before).max(CHECKPOINT_BYTES_SMALL / CHECKPOINT_GROWTH_MAX)
+            }),
+        })
+    };
+    let files: Vec<Size> = sizes.0.iter().filter_map(|(name, points)| size(name, points, false)).collect();
+    let checkpoints: Vec<Size> = checkpoints.0.iter().filter_map(|(name, points)| size(name, points, true)).collect();
+    let stored = messages.last().map_or(0.0, |m| m.1);
+    let warm = Series::halves(messages, minutes).1;
+    let new = stored - warm.first().map_or(0.0, |m| m.1);
+    let bytes = files.iter().find(|f| f.name == "streams").map_or(0, |f| f.end_bytes - f.warm_bytes.min(f.end_bytes));
+    let flat = memory.iter().all(|m| m.flat) && checkpoints.iter().all(|c| c.flat != Some(false));
+    Report {
+        options: options.clone(),
+        memory,
+        checkpoints,
+        files,
+        messages: stored as u64,
+        store_bytes_per_message: bytes as f64 / new.max(1.0),
+        market_h: minutes * options.speed as f64 / 60.0,
+        flat,
+    }
+}
+
+async fn stored_messages(bus: &Bus, layout: &Layout) -> anyhow::Result<u64> {
+    let mut all = 0;
+    for name in layout.streams() {
+        all += bus.stream(&name).await?.last_seq;
+    }
+    Ok(all)
+}
+
+/// The venues; dropping it kills exactly this process.
+struct Simulator {
+    child: Child,
+    /// By venue.
+    addresses: BTreeMap<String, String>,
+}
+
+impl Simulator {
+    async fn start(dir: &Path, options: &Options) -> anyhow::Result<Self> {
+        let (ports, log) = (dir.join("simulator.json"), dir.join("simulator.log"));
+        let child = Command::new(program("simulator")?)
+            .args(["--venue", &VENUES.join(","), "--symbols", "BTCUSDT,ETHUSDT", "--listen", "127.0.0.1:0"])
+            .args(["--seed", &options.seed.to_string(), "--speed", &options.speed.to_string()])
+            .arg("--ports-file")
+            .arg(&ports)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log)?)
+            .spawn()
+            .context("start the simulator")?;
+        let mut simulator = Self { child, addresses: BTreeMap::new() };
+        simulator.addresses = wait_for("the simulator's addresses", START_BOUND, || async {
+            serde_json::from_str(&std::fs::read_to_string(&ports).ok()?).ok()
+        })
+        .await
+        .with_context(|| tail(&log, 8))?;
+        Ok(simulator)
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        // Dead already is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn configuration(dir: &Path, addresses: &BTreeMap<String, String>) -> String {
+    let mut text = String::new();
+    for venue in VENUES {
+        let address = addresses.get(venue).map(String::as_str).unwrap_or_default();
+        text += &format!(
+            "[ingest.venues.{venue}]\nenabled = true\nsymbols = [\"BTCUSDT\", \"ETHUSDT\"]\n\
+             ws_url = \"ws://{address}\"\nrest_url = \"http://{address}\"\n"
+        );
+    }
+    let venues = format!("{VENUES:?}");
+    text + &format!(
+        "[aggregate]\nvenues = {venues}\nindicator_timeframes = [\"1s\", \"1m\"]\n[strategy]\nvenues = {venues}\n\
+         [strategy.rule]\ntimeframe = \"1m\"\nvalid_bars = 5\n[ledger]\ndatabase = \"sqlite://{}\"\n\
+         [gateway]\nlisten = \"127.0.0.1:0\"\n",
+        dir.join("ledger.db").display()
+    )
+}
+
+/// Resident memory of a process in KiB.
+fn rss_kib(pid: u32) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).context("read the state of a process")?;
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).context("a process has no memory")?;
+    Ok(line.split_whitespace().nth(1).context("VmRSS without a number")?.parse()?)
+}
+
+/// Bytes of all files under a folder; what vanishes meanwhile counts nothing.
+fn folder_bytes(folder: &Path) -> u64 {
+    let entries: Vec<PathBuf> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let bytes = |path: &PathBuf| match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => folder_bytes(path),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.iter().map(bytes).sum()
+}
+
+/// Bytes of the files in a folder whose name contains `part`.
+fn files_bytes(folder: &Path, part: &str) -> u64 {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let wanted = files.filter(|f| f.file_name().to_string_lossy().contains(part));
+    wanted.filter_map(|f| f.metadata().ok()).map(|meta| meta.len()).sum()
+}
