@@ -9,6 +9,7 @@ mod gateway;
 mod goldens;
 mod ingest;
 mod ledger;
+mod matrix;
 mod pipeline;
 mod rights;
 mod strategy;
