@@ -171,19 +171,6 @@ async fn a_violation_is_an_error_that_names_the_subject_and_not_a_silence() -> a
     Ok(())
 }
 
-/// A server that was restarted, or five seconds, forget who may answer whom. A stage must not end for it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_comes_too_late_is_refused_but_is_no_violation() -> anyhow::Result<()> {
-    let (server, _operator) = rights().await?;
-    let aggregate = server.bus("aggregate").await?;
-    aggregate.client().publish("_INBOX_gateway.forgotten", "late".into()).await?;
-    aggregate.client().publish("order.main.x.A", "buy everything".into()).await?;
-    // The server answers in order, and the first violation is the one that counts.
-    let violation = tokio::time::timeout(BOUND, aggregate.violated()).await?;
-    assert!(violation.to_string().contains("order.main.x.A"), "{violation}");
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stage_process_ends_when_the_server_refuses_it_something() -> anyhow::Result<()> {
     let (server, _operator) = rights().await?;
