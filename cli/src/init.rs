@@ -6,13 +6,14 @@ use anyhow::Context;
 use nats::Layout;
 use serde_json::json;
 
-use crate::target;
+use crate::{config_cmd, target};
 
 /// `tapeline init`
 #[derive(clap::Args)]
-#[command(
-    after_help = "Example:\n  NATS_URL=nats://bus:4222 NATS_PASSWORD=... tapeline init --venue binance,deribit --account main"
-)]
+#[command(after_help = "Examples:
+  NATS_URL=nats://bus:4222 NATS_PASSWORD=... tapeline init --venue binance,deribit --account main
+  tapeline init --venue binance --replicas 3       streams of a cluster
+  tapeline init --venue binance --config my.toml   retention from [nats.layout]")]
 pub struct Args {
     /// Venues, comma-separated
     #[arg(long, value_delimiter = ',', required = true)]
@@ -26,13 +27,23 @@ pub struct Args {
     /// Partitions of every venue; frozen when its streams are made
     #[arg(long, default_value_t = schemas::subject::PARTITIONS)]
     partitions: u32,
+    /// Copies of every stream: 1 on one server, 3 in a cluster. Default: nats.layout.replicas
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: Option<u8>,
+    /// Your tapeline.toml; its table [nats.layout] holds retention and replicas
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 pub fn run(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+    let mut bounds = nats::Config::load(config_cmd::user_file(args.config.as_deref())?.as_ref())?;
+    if let Some(replicas) = args.replicas {
+        bounds.layout.replicas = replicas.into();
+    }
     let layout =
         Layout { venues: args.venue, accounts: args.account, traders: args.trader, partitions: args.partitions };
     target::block_on(async {
-        let bus = target::operator_bus(data).await?;
+        let bus = target::operator_bus_with(data, bounds).await?;
         layout.apply(&bus).await.context("create the streams")
     })?;
     let streams = layout.streams();

@@ -11,7 +11,7 @@ use crate::run_file::{RunFile, Secrets};
 pub const LIVE: &str = ".tapeline/live";
 pub const DEMO: &str = ".tapeline/demo";
 /// The user with the right to make streams.
-const OPERATOR: &str = "operator";
+pub const OPERATOR: &str = "operator";
 
 /// The folder named by the user, else the running one of live and demo, else an error that says so.
 pub fn folder(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
@@ -33,16 +33,21 @@ pub fn folder(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 
 /// The bus of the pipeline over `data`; without one, the server at NATS_URL when it is set.
 pub async fn operator_bus(data: Option<PathBuf>) -> anyhow::Result<Bus> {
+    operator_bus_with(data, nats::Config::load(None)?).await
+}
+
+/// Like [`operator_bus`], with the user's bounds.
+pub async fn operator_bus_with(data: Option<PathBuf>, config: nats::Config) -> anyhow::Result<Bus> {
     if data.is_none()
         && let Ok(url) = std::env::var("NATS_URL")
     {
         let password = std::env::var("NATS_PASSWORD").ok();
         let user = password.as_ref().map(|_| std::env::var("NATS_USER").unwrap_or_else(|_| OPERATOR.to_owned()));
-        return connect(Login { url, stage: OPERATOR.to_owned(), user, password }).await;
+        return Ok(Bus::connect(Login { url, stage: OPERATOR.to_owned(), user, password }, config).await?);
     }
     let folder = folder(data)?;
     let run = RunFile::required(&folder)?;
-    connect(operator(&run.nats_url, Secrets::read(&folder)?.as_ref())).await
+    Ok(Bus::connect(operator(&run.nats_url, Secrets::read(&folder)?.as_ref()), config).await?)
 }
 
 /// The operator's login; without secrets (a server that is not ours) the environment's.

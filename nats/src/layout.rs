@@ -214,7 +214,7 @@ async fn existing(bus: &Bus, name: &str) -> Result<Option<Stream>, BusError> {
     }
 }
 
-async fn put(bus: &Bus, config: Stream) -> Result<(), BusError> {
+async fn put(bus: &Bus, mut config: Stream) -> Result<(), BusError> {
     let failed = |what: &str, name: &str, error: &dyn std::error::Error| {
         BusError::Config(format!("{what} stream {name}: {}", why(error)))
     };
@@ -233,6 +233,8 @@ async fn put(bus: &Bus, config: Stream) -> Result<(), BusError> {
             config.name
         )));
     }
+    // Who forgets to ask for copies does not lose those that are there.
+    config.num_replicas = config.num_replicas.max(there.num_replicas);
     if same(&there, &config) {
         return Ok(());
     }

@@ -1,8 +1,9 @@
 //! One binary for all cross-stage tests: linking is what costs. A module an area.
 
-mod bus;
 mod browser;
+mod bus;
 mod chaos;
+mod deploy;
 mod edges;
 mod executor;
 mod gateway;
