@@ -2,6 +2,7 @@
 
 pub mod exit;
 
+pub mod grow;
 pub mod init;
 pub mod nats_server;
 pub mod plan;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{batch, config_cmd, decode, desk_cmd, exit, import, init, records, status, stop, tap, up};
+use cli::{batch, config_cmd, decode, desk_cmd, exit, grow, import, init, records, status, stop, tap, up};
 
 /// A trading pipeline over NATS JetStream.
 ///
@@ -36,6 +36,8 @@ enum Command {
     Up(up::Args),
     /// Create the streams and buckets of a pipeline on an existing server (`up` does this itself)
     Init(init::Args),
+    /// Move the streams of one server to a cluster, sequences kept
+    Grow(grow::Args),
     /// Every stage with its tasks, lag and watermark
     Status(status::Args),
     /// End the pipeline that `up` started
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
     exit::code(match cli.command {
         Command::Up(args) => up::run(args, data, json),
         Command::Init(args) => init::run(args, data, json),
+        Command::Grow(args) => grow::run(args, data, json),
         Command::Status(args) => status::run(args, data, json),
         Command::Stop(args) => stop::run(args, data, json),
         Command::Tap(args) => tap::run(args, data, json),

@@ -2,4 +2,5 @@
 //! units and manifests by their linters and by the programs' own `--help`, the dashboard against real metrics.
 
 mod cluster;
+mod grow;
 mod nodes;

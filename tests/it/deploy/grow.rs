@@ -1,0 +1,323 @@
+//! The growth from one server to a cluster: the pipeline runs on the old server, dies there, and goes on in the
+//! cluster at its positions.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use nats::{Bus, Writer};
+use schemas::core::{Core, Listen, Place, Speak};
+use schemas::raw::Clock;
+use schemas::subject::stream;
+use schemas::{Fact, Instrument, InstrumentKind, Scale, Version};
+use tests::{Server, stored, wait_for};
+
+use super::nodes::{BOUND, Cluster, Single, done, program, refused, tapeline, whole};
+
+const STAGES: [&str; 5] = ["executor", "risk", "strategy", "aggregate", "ingest"];
+const RUN_BOUND: Duration = Duration::from_secs(120);
+/// Event time of the recording's end; the closing clock stands behind it.
+const RECORDING_END_NS: i64 = 1_723_162_000_000_000_000;
+
+type Stored = Vec<(u64, String, Vec<u8>)>;
+
+/// Stage programs over some server; dropping it kills exactly these processes.
+struct Stages {
+    children: Vec<(&'static str, Child)>,
+    logs: PathBuf,
+}
+
+impl Stages {
+    fn start(url: &str, config: &Path, logs: &Path) -> anyhow::Result<Self> {
+        let mut stages = Self { children: Vec::new(), logs: logs.to_owned() };
+        for stage in STAGES {
+            let log = std::fs::OpenOptions::new().create(true).append(true).open(stages.log(stage))?;
+            let child = Command::new(program(stage)?)
+                .args(["--partitions", "1", "--config"])
+                .arg(config)
+                .env("NATS_URL", url)
+                .env("NATS_USER", stage)
+                .env("NATS_PASSWORD", Server::password(stage))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()
+                .with_context(|| format!("start {stage}"))?;
+            stages.children.push((stage, child));
+        }
+        Ok(stages)
+    }
+    fn log(&self, stage: &str) -> PathBuf {
+        self.logs.join(format!("{stage}.log"))
+    }
+    /// The last lines of every log, for a failure.
+    fn tails(&self) -> String {
+        let tail = |stage: &&str| {
+            let text = std::fs::read_to_string(self.log(stage)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            format!("--- {stage}\n{}\n", lines[lines.len().saturating_sub(8)..].join("\n"))
+        };
+        STAGES.iter().map(tail).collect()
+    }
+}
+
+impl Drop for Stages {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.children {
+            // SIGKILL: nobody gets the time to write a last checkpoint. Dead already is fine.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn recording() -> Option<Vec<PathBuf>> {
+    let root = schemas::fixtures::root()?;
+    Some(["part1", "part2"].map(|part| root.join(format!("data/ws_raw/binance_spot_BTCUSDT_{part}.gz"))).to_vec())
+}
+
+fn configuration(recording: &[PathBuf]) -> String {
+    let files: Vec<String> = recording.iter().map(|p| format!("{:?}", p.display().to_string())).collect();
+    format!(
+        r#"
+[ingest.venues.binance]
+enabled = true
+source = "recording"
+symbols = ["BTCUSDT"]
+files = [{}]
+speed = 120.0
+flush_open = true
+[aggregate]
+venues = ["binance"]
+indicator_timeframes = ["1s", "1m"]
+[strategy]
+venues = ["binance"]
+[strategy.rule]
+timeframe = "1s"
+valid_bars = 30
+[risk.limits.spot_short]
+on = false
+"#,
+        files.join(", ")
+    )
+}
+
+/// What the recording does not tell: the venue's word on the instrument.
+async fn put_instrument(operator: &Bus) -> anyhow::Result<()> {
+    let instrument = Instrument {
+        v: Version,
+        venue: "binance".into(),
+        symbol: "BTCUSDT".into(),
+        base: "BTC".into(),
+        quote: "USDT".into(),
+        kind: InstrumentKind::Spot,
+        size_unit: Default::default(),
+        contract_size: "1".parse()?,
+        inverse: false,
+        tick: "0.01".parse()?,
+        lot: "0.00001".parse()?,
+        min_notional: "5".parse()?,
+        scale: Scale { price: 2, qty: 5 },
+        trading: true,
+    };
+    let key = stream::instrument_key("binance", "BTCUSDT");
+    nats::kv::put(operator, stream::KV_INSTRUMENTS, &key, instrument.encode().into()).await?;
+    Ok(())
+}
+
+/// Every stream, `KV_` ones included, as its leader holds it.
+async fn contents(bus: &Bus) -> anyhow::Result<BTreeMap<String, Stored>> {
+    let layout = nats::Layout {
+        venues: vec!["binance".into()],
+        accounts: vec!["main".into()],
+        traders: Vec::new(),
+        partitions: 1,
+    };
+    let mut all = BTreeMap::new();
+    for name in layout.streams() {
+        all.insert(name.clone(), stored(bus, &name).await?);
+    }
+    Ok(all)
+}
+
+/// Waits until the whole recording went through every stage and nothing moves any more.
+async fn settle(bus: &Bus) -> anyhow::Result<()> {
+    let clock = schemas::subject::clock(0, "binance");
+    wait_for("the recording's last clock", RUN_BOUND, || async {
+        let last = nats::leader::last_by_subject(bus, &stream::raw("binance"), &clock).await.ok()??;
+        (Clock::decode(&last.payload).ok()?.watermark_ns > RECORDING_END_NS).then_some(())
+    })
+    .await?;
+    let (mut before, mut quiet) = (Vec::new(), 0);
+    let begun = std::time::Instant::now();
+    while quiet < 4 {
+        ensure!(begun.elapsed() < RUN_BOUND, "not settled");
+        let answers = nats::stats::gather(bus, Duration::from_millis(300)).await?;
+        let mut ends = Vec::new();
+        for name in ["RAW_BINANCE", "AGG_BINANCE_0", "SIG_BINANCE_0", "DESK_main", "RISK_main", "EXEC_main"] {
+            ends.push(bus.stream(name).await?.last_seq);
+        }
+        let idle = answers.len() + 1 >= STAGES.len() && answers.iter().all(|a| a.lag() == 0);
+        quiet = if idle && ends == before { quiet + 1 } else { 0 };
+        before = ends;
+    }
+    Ok(())
+}
+
+/// What a core says to a stored input, without any disturbance, at the positions of its stream.
+fn fold<C: Core>(core: &mut C, input: &str, facts: &Stored) -> Stored
+where
+    C::In: Listen,
+    C::Out: Speak,
+{
+    let (mut said, mut out) = (Vec::new(), Vec::new());
+    for (seq, subject, payload) in facts {
+        let Ok(Some(fact)) = C::In::hear(subject, payload) else { continue };
+        core.handle(&Place::new(input, *seq), fact, &mut out).expect("core goes on");
+        for fact in out.drain(..).filter(Speak::stored) {
+            said.push((said.len() as u64 + 1, fact.subject(), fact.payload()));
+        }
+    }
+    said
+}
+
+fn assert_same(name: &str, expected: &Stored, found: &Stored) {
+    let differs = expected.iter().zip(found).position(|(e, f)| e != f);
+    assert_eq!(differs, None, "{name}: first difference, counted from 0");
+    assert_eq!(expected.len(), found.len(), "{name}: number of facts");
+}
+
+/// The messages of the desk whose subject begins with one of `kinds`, without their positions.
+fn heard(desk: &Stored, kinds: &[&str]) -> Vec<(String, Vec<u8>)> {
+    let of_kind = |subject: &str| kinds.iter().any(|kind| subject.starts_with(kind));
+    desk.iter().filter(|(_, subject, _)| of_kind(subject)).map(|(_, s, p)| (s.clone(), p.clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence() -> anyhow::Result<()> {
+    let Some(recording) = recording() else { return Ok(()) };
+    let single = Single::start().await?;
+    let old = single.bus("operator").await?;
+    done(tapeline(&single.node.url(), &["init", "--venue", "binance", "--partitions", "1"])?)?;
+    put_instrument(&old).await?;
+    let config = single.dir().join("tapeline.toml");
+    std::fs::write(&config, configuration(&recording))?;
+    let mut cluster = Cluster::start(Some(&single)).await?;
+    let url = cluster.url();
+    let operator = cluster.bus("operator").await?;
+    let old_url = single.node.url();
+    let grow = |args: &[&str]| tapeline(&url, &[&["grow", "--old", &old_url, "--json"], args].concat());
+
+    // A stream that holds nothing any more has a position all the same.
+    let mut external = Writer::resume(&old, "SIG_EXT", 0).await?;
+    for word in ["one", "two", "three"] {
+        external.push("signal.ext.mine.binance.BTCUSDT", word).await?;
+    }
+    external.drain().await?;
+
+    let stages = Stages::start(&old_url, &config, single.dir())?;
+    let some = wait_for("facts on the old server", BOUND, || async {
+        let last = old.stream("SIG_BINANCE_0").await.ok()?.last_seq;
+        (last > 0 && old.stream("RAW_BINANCE").await.ok()?.last_seq > 300).then_some(last)
+    })
+    .await
+    .with_context(|| stages.tails())?;
+    assert!(some > 0);
+    old.js().get_stream("SIG_EXT").await?.purge().await?;
+
+    // Nothing happens out of order.
+    assert!(refused(grow(&["finish", "--yes"])?)?.contains("tapeline grow copy"));
+    assert!(refused(tapeline(&old_url, &["grow", "copy", "--old", &old_url])?)?.contains("domain `single`"));
+    let stranger = serde_json::json!({ "name": "SIG_EXT", "subjects": ["somebody.else"] }).to_string();
+    operator.client().request("$JS.API.STREAM.CREATE.SIG_EXT", stranger.into()).await?;
+    assert!(refused(grow(&["copy"])?)?.contains("two truths"));
+    operator.js().delete_stream("SIG_EXT").await?;
+
+    // Copied while everything runs; twice is as good as once.
+    done(grow(&["copy"])?).with_context(|| stages.tails())?;
+    done(grow(&["copy"])?)?;
+    assert!(refused(grow(&["finish", "--yes"])?)?.contains("stages still run"));
+    let raw = old.stream("RAW_BINANCE").await?.last_seq;
+    drop(stages);
+    assert!(refused(grow(&["finish"])?)?.contains("--yes"));
+
+    // A mirror that is not its origin is found out before anything is promoted, and the way back is open.
+    let delete = serde_json::json!({ "seq": 3 }).to_string();
+    let deleted = operator.client().request("$JS.API.STREAM.MSG.DELETE.AGG_BINANCE_0", delete.into()).await?;
+    assert!(String::from_utf8_lossy(&deleted.payload).contains("\"success\":true"), "{deleted:?}");
+    let differs = refused(grow(&["finish", "--yes"])?)?;
+    assert!(differs.contains("AGG_BINANCE_0") && differs.contains("sequence 3"), "{differs}");
+    done(grow(&["abort", "--yes"])?)?;
+    assert_eq!(operator.stream("RAW_BINANCE").await.map(|s| s.last_seq).ok(), None, "the mirrors are gone");
+
+    done(grow(&["copy"])?)?;
+    let finished = done(grow(&["finish", "--yes"])?)?;
+    let finished: serde_json::Value = serde_json::from_str(&finished)?;
+    let promoted = finished["streams"].as_array().context("streams")?;
+    assert!(promoted.iter().all(|s| s["state"] == "promoted" && s["replicas"] == 3), "{finished:#}");
+    done(grow(&["finish", "--yes"])?).context("a second time changes nothing")?;
+    assert!(refused(grow(&["abort", "--yes"])?)?.contains("is promoted"));
+
+    let before = contents(&old).await?;
+    let after = contents(&operator).await?;
+    for (name, facts) in &before {
+        assert_same(name, facts, &after[name]);
+    }
+    assert!(before["RAW_BINANCE"].len() as u64 >= raw && before["DESK_main"].len() > 300);
+    assert_eq!((before["SIG_EXT"].len(), operator.stream("SIG_EXT").await?.last_seq), (0, 3));
+    let mut external = Writer::resume(&operator, "SIG_EXT", 3).await?;
+    assert_eq!(external.push("signal.ext.mine.binance.BTCUSDT", "four").await?, 4);
+    external.drain().await?;
+    // The layout of the grown streams is the layout: the operator's command changes nothing.
+    done(tapeline(&cluster.url(), &["init", "--venue", "binance", "--partitions", "1"])?)?;
+
+    // The old server is gone; every stage goes on at its position, and meanwhile the nodes lose their link one by one.
+    drop(old);
+    drop(single.node);
+    let stages = Stages::start(&cluster.url(), &config, config.parent().context("folder")?)?;
+    for node in &mut cluster.nodes {
+        node.restart_with("cluster.conf")?;
+        for stream in ["RAW_BINANCE", "AGG_BINANCE_0", "DESK_main"] {
+            whole(&operator, stream).await?;
+        }
+    }
+    settle(&operator).await.with_context(|| stages.tails())?;
+    let grown = contents(&operator).await?;
+    for (name, facts) in before.iter().filter(|(name, _)| !name.starts_with("KV_") && *name != "SIG_EXT") {
+        assert!(grown[name].starts_with(facts), "{name} is not a continuation");
+        assert!(grown[name].len() > facts.len() || name.starts_with("EXEC"), "{name} did not go on");
+    }
+    drop(stages);
+
+    // What every stage said, before and after, is one fold of what it heard.
+    let user = schemas::config::UserFile { name: "tapeline.toml".into(), text: std::fs::read_to_string(&config)? };
+    let mut core = aggregate::core::AggregateCore::new(&aggregate::config::Config::load(Some(&user))?)?;
+    assert_same("AGG_BINANCE_0", &fold(&mut core, "RAW_BINANCE", &grown["RAW_BINANCE"]), &grown["AGG_BINANCE_0"]);
+    let desk = &grown["DESK_main"];
+    let mut core = risk::RiskCore::new("main", &risk::Config::load(Some(&user))?)?;
+    assert_same("RISK_main", &fold(&mut core, "DESK_main", desk), &grown["RISK_main"]);
+    let mut core = executor::core::ExecutorCore::new("main", &executor::config::Config::load(Some(&user))?);
+    assert_same("EXEC_main", &fold(&mut core, "DESK_main", desk), &grown["EXEC_main"]);
+    // And the desk heard every source once, from the first message to the last.
+    for (source, kinds) in [
+        ("SIG_BINANCE_0", &["signal.0."][..]),
+        ("EXEC_main", &["sending.", "ack.", "fill.", "reject.", "done.", "funding."][..]),
+        ("RISK_main", &["order.", "cancel.", "state."][..]),
+    ] {
+        assert!(heard(desk, kinds) == heard(&grown[source], kinds), "the desk and {source}");
+    }
+    let marks = ["raw.0.binance.trade.", "raw.0.binance.quote.", "raw.0.binance.clock."];
+    assert!(heard(desk, &marks) == heard(&grown["RAW_BINANCE"], &marks), "the desk and RAW_BINANCE");
+    assert_eq!(heard(desk, &["signal.ext."]).len(), 4);
+    eprintln!(
+        "grown: {} of {} raw facts before, {} of {} on the desk, {} fills",
+        before["RAW_BINANCE"].len(),
+        grown["RAW_BINANCE"].len(),
+        before["DESK_main"].len(),
+        desk.len(),
+        heard(desk, &["fill."]).len()
+    );
+    Ok(())
+}
