@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what Tapeline needs and the machine lacks, into .tapeline/ of the checkout.
 #   scripts/setup.sh run    what running needs: nats-server
-#   scripts/setup.sh test   also what tests need: Python NATS client, PostgreSQL, Chromium, playwright-core
+#   scripts/setup.sh test   also what tests need: Python NATS client, PostgreSQL, Chromium, playwright-core, linters of
+#                           deploy/
 #   scripts/setup.sh peers  also the libraries that `make bench` measures beside ours
 # Everything that is there already is left alone; running it again changes nothing.
 set -euo pipefail
@@ -45,6 +46,14 @@ if ! PYTHONPATH="$here/py" python3 -c 'import nats, msgpack' 2>/dev/null; then
   python3 -m pip install --quiet --disable-pip-version-check --target "$here/py" --upgrade -r scripts/python-test.txt
 fi
 
+if ! PYTHONPATH="$here/lint/py" python3 -c 'import kubernetes_validate, yaml' 2>/dev/null; then
+  say "installing the schemas of Kubernetes"
+  python3 -m pip install --quiet --disable-pip-version-check --target "$here/lint/py" --upgrade -r scripts/lint/requirements.txt
+  # The package brings every version; the manifests are checked against one.
+  find "$here/lint/py/kubernetes_validate/kubernetes-json-schema" -mindepth 1 -maxdepth 1 -type d ! -name 'v1.32*' \
+    -exec rm -r {} +
+fi
+
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing+=(postgresql)
@@ -65,4 +74,11 @@ if ! [ -d "$here/node/node_modules/playwright-core" ]; then
   mkdir -p "$here/node"
   cp scripts/browser/package.json scripts/browser/package-lock.json "$here/node/"
   (cd "$here/node" && npm ci --silent --no-audit --no-fund --ignore-scripts)
+fi
+
+if ! [ -d "$here/lint/node/node_modules/dclint" ]; then
+  say "installing dclint"
+  mkdir -p "$here/lint/node"
+  cp scripts/lint/package.json scripts/lint/package-lock.json "$here/lint/node/"
+  (cd "$here/lint/node" && npm ci --silent --no-audit --no-fund --ignore-scripts)
 fi
