@@ -20,3 +20,6 @@ pub mod status;
 pub mod tap;
 
 pub mod batch;
+
+pub mod cores;
+pub mod range;
