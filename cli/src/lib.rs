@@ -23,3 +23,4 @@ pub mod batch;
 
 pub mod cores;
 pub mod range;
+pub mod audit;
