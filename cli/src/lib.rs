@@ -24,3 +24,4 @@ pub mod batch;
 pub mod cores;
 pub mod range;
 pub mod audit;
+pub mod replay;

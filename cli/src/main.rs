@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{audit, batch, config_cmd, decode, desk_cmd, exit, import, init, records, status, stop, tap, up};
+use cli::{audit, batch, config_cmd, decode, desk_cmd, exit, import, init, records, replay, status, stop, tap, up};
 
 /// A trading pipeline over NATS JetStream.
 ///
@@ -66,6 +66,8 @@ enum Command {
     Desk(desk_cmd::Args),
     /// Check or show the configuration of every stage
     Config(config_cmd::Args),
+    /// Stages over a stored range again, into streams of their own
+    Replay(replay::Args),
     /// Feed every task its stored inputs and compare with what it said then
     Audit(audit::Args),
 }
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
         Command::Signals(args) => records::signals(args, data, json),
         Command::Desk(args) => desk_cmd::run(args, data, json),
         Command::Config(args) => config_cmd::run(args, json),
+        Command::Replay(args) => replay::run(args, data, json),
         Command::Audit(args) => audit::run(args, data, json),
     })
 }
