@@ -25,3 +25,4 @@ pub mod cores;
 pub mod range;
 pub mod audit;
 pub mod replay;
+pub mod why;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{audit, batch, config_cmd, decode, desk_cmd, exit, import, init, records, replay, status, stop, tap, up};
+use cli::{
+    audit, batch, config_cmd, decode, desk_cmd, exit, import, init, records, replay, status, stop, tap, up, why,
+};
 
 /// A trading pipeline over NATS JetStream.
 ///
@@ -70,6 +72,8 @@ enum Command {
     Replay(replay::Args),
     /// Feed every task its stored inputs and compare with what it said then
     Audit(audit::Args),
+    /// From an order, fill, refusal or signal back to the ticks
+    Why(why::Args),
 }
 
 fn main() -> ExitCode {
@@ -95,5 +99,6 @@ fn main() -> ExitCode {
         Command::Config(args) => config_cmd::run(args, json),
         Command::Replay(args) => replay::run(args, data, json),
         Command::Audit(args) => audit::run(args, data, json),
+        Command::Why(args) => why::run(args, data, json),
     })
 }
