@@ -26,3 +26,4 @@ pub mod range;
 pub mod audit;
 pub mod replay;
 pub mod why;
+pub mod parity;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cli::{
-    audit, batch, config_cmd, decode, desk_cmd, exit, import, init, records, replay, status, stop, tap, up, why,
+    audit, batch, config_cmd, decode, desk_cmd, exit, import, init, parity, records, replay, status, stop, tap, up, why,
 };
 
 /// A trading pipeline over NATS JetStream.
@@ -74,6 +74,8 @@ enum Command {
     Audit(audit::Args),
     /// From an order, fill, refusal or signal back to the ticks
     Why(why::Args),
+    /// The backtest over the recorded ticks beside what the live pipeline said
+    Parity(parity::Args),
 }
 
 fn main() -> ExitCode {
@@ -100,5 +102,6 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, data, json),
         Command::Audit(args) => audit::run(args, data, json),
         Command::Why(args) => why::run(args, data, json),
+        Command::Parity(args) => parity::run(args, data, json),
     })
 }
