@@ -27,3 +27,5 @@ pub mod audit;
 pub mod replay;
 pub mod why;
 pub mod parity;
+pub mod doctor;
+pub mod top;

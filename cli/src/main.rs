@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cli::{
-    audit, batch, config_cmd, decode, desk_cmd, exit, import, init, parity, records, replay, status, stop, tap, up, why,
+    audit, batch, config_cmd, decode, desk_cmd, doctor, exit, import, init, parity, records, replay, status, stop, tap,
+    top, up, why,
 };
 
 /// A trading pipeline over NATS JetStream.
@@ -76,6 +77,10 @@ enum Command {
     Why(why::Args),
     /// The backtest over the recorded ticks beside what the live pipeline said
     Parity(parity::Args),
+    /// Everything around a pipeline that can be wrong, with a remedy each
+    Doctor(doctor::Args),
+    /// The running pipeline, redrawn: tasks, rates, lag, watermark, orders
+    Top(top::Args),
 }
 
 fn main() -> ExitCode {
@@ -103,5 +108,7 @@ fn main() -> ExitCode {
         Command::Audit(args) => audit::run(args, data, json),
         Command::Why(args) => why::run(args, data, json),
         Command::Parity(args) => parity::run(args, data, json),
+        Command::Doctor(args) => doctor::run(args, data, json),
+        Command::Top(args) => top::run(args, data, json),
     })
 }

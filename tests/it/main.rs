@@ -8,6 +8,7 @@ mod gateway;
 mod goldens;
 mod ingest;
 mod ledger;
+mod operator;
 mod pipeline;
 mod rights;
 mod strategy;
