@@ -1,5 +1,6 @@
 //! One binary for all cross-stage tests: linking is what costs. A module an area.
 
+mod audit;
 mod bus;
 mod browser;
 mod edges;
