@@ -21,3 +21,12 @@ pub mod status;
 pub mod tap;
 
 pub mod batch;
+
+pub mod cores;
+pub mod range;
+pub mod audit;
+pub mod replay;
+pub mod why;
+pub mod parity;
+pub mod doctor;
+pub mod top;

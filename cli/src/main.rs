@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{batch, config_cmd, decode, desk_cmd, exit, grow, import, init, records, status, stop, tap, up};
+use cli::{
+    audit, batch, config_cmd, decode, desk_cmd, doctor, exit, grow, import, init, parity, records, replay, status,
+    stop, tap, top, up, why,
+};
 
 /// A trading pipeline over NATS JetStream.
 ///
@@ -68,6 +71,18 @@ enum Command {
     Desk(desk_cmd::Args),
     /// Check or show the configuration of every stage
     Config(config_cmd::Args),
+    /// Stages over a stored range again, into streams of their own
+    Replay(replay::Args),
+    /// Feed every task its stored inputs and compare with what it said then
+    Audit(audit::Args),
+    /// From an order, fill, refusal or signal back to the ticks
+    Why(why::Args),
+    /// The backtest over the recorded ticks beside what the live pipeline said
+    Parity(parity::Args),
+    /// Everything around a pipeline that can be wrong, with a remedy each
+    Doctor(doctor::Args),
+    /// The running pipeline, redrawn: tasks, rates, lag, watermark, orders
+    Top(top::Args),
 }
 
 fn main() -> ExitCode {
@@ -92,5 +107,11 @@ fn main() -> ExitCode {
         Command::Signals(args) => records::signals(args, data, json),
         Command::Desk(args) => desk_cmd::run(args, data, json),
         Command::Config(args) => config_cmd::run(args, json),
+        Command::Replay(args) => replay::run(args, data, json),
+        Command::Audit(args) => audit::run(args, data, json),
+        Command::Why(args) => why::run(args, data, json),
+        Command::Parity(args) => parity::run(args, data, json),
+        Command::Doctor(args) => doctor::run(args, data, json),
+        Command::Top(args) => top::run(args, data, json),
     })
 }

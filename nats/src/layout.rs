@@ -29,6 +29,14 @@ pub struct Layout {
     pub partitions: u32,
 }
 
+/// A stream that is not as a layout wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub stream: String,
+    /// `absent`, or `<setting>: <what is there>, <what is wanted>`.
+    pub what: String,
+}
+
 /// A source of a sequencer.
 struct Wanted {
     stream: String,
@@ -53,6 +61,21 @@ impl Layout {
             put_sequencer(operator, config, wanted).await?;
         }
         Ok(())
+    }
+
+    /// What [`Layout::apply`] with these bounds would change; nothing is changed.
+    pub async fn differences(&self, bus: &Bus, bounds: &LayoutBounds) -> Result<Vec<Difference>, BusError> {
+        let plain = self.buckets(bounds).into_iter().chain(self.plain(bounds)).map(|config| (config, None));
+        let merged = self.sequencers(bounds).into_iter().map(|(config, sources)| (config, Some(sources)));
+        let mut found = Vec::new();
+        for (wanted, sources) in plain.chain(merged) {
+            let differences = match existing(bus, &wanted.name).await? {
+                None => vec!["absent".to_owned()],
+                Some(there) => settings(&there, &wanted, sources.as_deref()),
+            };
+            found.extend(differences.into_iter().map(|what| Difference { stream: wanted.name.clone(), what }));
+        }
+        Ok(found)
     }
 
     /// Names of all streams, `KV_` ones included.
@@ -242,6 +265,33 @@ async fn put(bus: &Bus, mut config: Stream) -> Result<(), BusError> {
         Ok(_) => Ok(()),
         Err(error) => Err(failed("update", &config.name, &error)),
     }
+}
+
+/// The settings that differ, each in words. Where a sequencer's sources begin is its own affair.
+fn settings(there: &Stream, wanted: &Stream, sources: Option<&[Wanted]>) -> Vec<String> {
+    let bound = |n: i64| if n <= 0 { "none".to_owned() } else { n.to_string() };
+    let hours = |age: Duration| if age.is_zero() { "none".to_owned() } else { format!("{} h", age.as_secs() / 3600) };
+    let mut names: Vec<&str> = there.sources.iter().flatten().map(|s| s.name.as_str()).collect();
+    let mut asked: Vec<&str> = sources.unwrap_or_default().iter().map(|s| s.stream.as_str()).collect();
+    names.sort_unstable();
+    asked.sort_unstable();
+    let partitions = |s: &Stream| s.metadata.get(PARTITIONS).cloned().unwrap_or_default();
+    let pairs = [
+        ("subjects", there.subjects.join(" "), wanted.subjects.join(" ")),
+        ("max_age", hours(there.max_age), hours(wanted.max_age)),
+        ("max_bytes", bound(there.max_bytes), bound(wanted.max_bytes)),
+        ("max_msgs", bound(there.max_messages), bound(wanted.max_messages)),
+        ("max_msgs_per_subject", bound(there.max_messages_per_subject), bound(wanted.max_messages_per_subject)),
+        ("discard", format!("{:?}", there.discard), format!("{:?}", wanted.discard)),
+        ("replicas", there.num_replicas.to_string(), wanted.num_replicas.max(1).to_string()),
+        ("allow_direct", there.allow_direct.to_string(), wanted.allow_direct.to_string()),
+        ("deny_delete", there.deny_delete.to_string(), wanted.deny_delete.to_string()),
+        ("deny_purge", there.deny_purge.to_string(), wanted.deny_purge.to_string()),
+        ("partitions", partitions(there), partitions(wanted)),
+        ("sources", names.join(" "), asked.join(" ")),
+    ];
+    let differ = pairs.into_iter().filter(|(_, there, wanted)| there != wanted);
+    differ.map(|(name, there, wanted)| format!("{name}: {there}, wanted {wanted}")).collect()
 }
 
 /// Whether an update would change anything; the server fills in what we leave open.

@@ -1,5 +1,6 @@
 //! One binary for all cross-stage tests: linking is what costs. A module an area.
 
+mod audit;
 mod browser;
 mod bus;
 mod chaos;
@@ -11,6 +12,7 @@ mod goldens;
 mod ingest;
 mod ledger;
 mod matrix;
+mod operator;
 mod pipeline;
 mod rights;
 mod strategy;
