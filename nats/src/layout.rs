@@ -71,7 +71,10 @@ impl Layout {
         for (wanted, sources) in plain.chain(merged) {
             let differences = match existing(bus, &wanted.name).await? {
                 None => vec!["absent".to_owned()],
-                Some(there) => settings(&there, &wanted, sources.as_deref()),
+                Some(there) => {
+                    let asked = sources.iter().flatten().map(|source| source.stream.as_str()).collect();
+                    settings(&there, &wanted, asked)
+                }
             };
             found.extend(differences.into_iter().map(|what| Difference { stream: wanted.name.clone(), what }));
         }
@@ -268,17 +271,16 @@ async fn put(bus: &Bus, mut config: Stream) -> Result<(), BusError> {
 }
 
 /// The settings that differ, each in words. Where a sequencer's sources begin is its own affair.
-fn settings(there: &Stream, wanted: &Stream, sources: Option<&[Wanted]>) -> Vec<String> {
+fn settings(there: &Stream, wanted: &Stream, mut asked: Vec<&str>) -> Vec<String> {
     let bound = |n: i64| if n <= 0 { "none".to_owned() } else { n.to_string() };
-    let hours = |age: Duration| if age.is_zero() { "none".to_owned() } else { format!("{} h", age.as_secs() / 3600) };
-    let mut names: Vec<&str> = there.sources.iter().flatten().map(|s| s.name.as_str()).collect();
-    let mut asked: Vec<&str> = sources.unwrap_or_default().iter().map(|s| s.stream.as_str()).collect();
+    let age = |age: Duration| if age.is_zero() { "none".to_owned() } else { format!("{} s", age.as_secs()) };
+    let mut names = source_names(there);
     names.sort_unstable();
     asked.sort_unstable();
     let partitions = |s: &Stream| s.metadata.get(PARTITIONS).cloned().unwrap_or_default();
     let pairs = [
         ("subjects", there.subjects.join(" "), wanted.subjects.join(" ")),
-        ("max_age", hours(there.max_age), hours(wanted.max_age)),
+        ("max_age", age(there.max_age), age(wanted.max_age)),
         ("max_bytes", bound(there.max_bytes), bound(wanted.max_bytes)),
         ("max_msgs", bound(there.max_messages), bound(wanted.max_messages)),
         ("max_msgs_per_subject", bound(there.max_messages_per_subject), bound(wanted.max_messages_per_subject)),
@@ -294,36 +296,22 @@ fn settings(there: &Stream, wanted: &Stream, sources: Option<&[Wanted]>) -> Vec<
     differ.map(|(name, there, wanted)| format!("{name}: {there}, wanted {wanted}")).collect()
 }
 
-/// Whether an update would change anything; the server fills in what we leave open.
+fn source_names(stream: &Stream) -> Vec<&str> {
+    stream.sources.iter().flatten().map(|source| source.name.as_str()).collect()
+}
+
+/// Whether an update would change nothing; the server fills in what we leave open.
 fn same(there: &Stream, wanted: &Stream) -> bool {
-    let bound = |n: i64| if n <= 0 { -1 } else { n };
     let sources = |s: &Stream| {
-        let mut list: Vec<_> = s
-            .sources
-            .iter()
-            .flatten()
-            .map(|s| {
-                (
-                    s.name.clone(),
-                    s.start_sequence,
-                    s.subject_transforms.iter().map(|t| t.source.clone()).collect::<Vec<_>>(),
-                )
-            })
-            .collect();
+        let filters = |s: &Source| s.subject_transforms.iter().map(|t| t.source.clone()).collect::<Vec<_>>();
+        let mut list: Vec<_> =
+            s.sources.iter().flatten().map(|s| (s.name.clone(), s.start_sequence, filters(s))).collect();
         list.sort();
         list
     };
-    there.subjects == wanted.subjects
-        && there.max_age == wanted.max_age
-        && bound(there.max_bytes) == bound(wanted.max_bytes)
-        && bound(there.max_messages) == bound(wanted.max_messages)
-        && bound(there.max_messages_per_subject) == bound(wanted.max_messages_per_subject)
-        && (wanted.duplicate_window.is_zero() || there.duplicate_window == wanted.duplicate_window)
-        && there.discard == wanted.discard
-        && there.num_replicas == wanted.num_replicas
-        && there.allow_direct == wanted.allow_direct
-        && there.deny_delete == wanted.deny_delete
-        && there.deny_purge == wanted.deny_purge
+    let window = wanted.duplicate_window;
+    settings(there, wanted, source_names(wanted)).is_empty()
+        && (window.is_zero() || there.duplicate_window == window)
         && sources(there) == sources(wanted)
 }
 
