@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{batch, config_cmd, decode, desk_cmd, exit, import, init, records, status, stop, tap, up};
+use cli::{batch, config_cmd, decode, desk_cmd, exit, import, init, records, status, stop, tap, task_cmd, up};
 
 /// A trading pipeline over NATS JetStream.
 ///
@@ -64,6 +64,8 @@ enum Command {
     Signals(records::SignalsArgs),
     /// Let an account trade, only reduce, or halt
     Desk(desk_cmd::Args),
+    /// A task's checkpoint and halts, and the operator's word about them
+    Task(task_cmd::Args),
     /// Check or show the configuration of every stage
     Config(config_cmd::Args),
 }
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Command::Trades(args) => records::trades(args, data, json),
         Command::Signals(args) => records::signals(args, data, json),
         Command::Desk(args) => desk_cmd::run(args, data, json),
+        Command::Task(args) => task_cmd::run(args, data, json),
         Command::Config(args) => config_cmd::run(args, json),
     })
 }

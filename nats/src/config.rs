@@ -51,6 +51,7 @@ pub struct Reader {
     pub heartbeat_ms: u64,
     pub inactive_s: u64,
     pub expiry_check_ms: u64,
+    pub silence_check_ms: u64,
     pub recreate_tries_max: u32,
 }
 
@@ -129,6 +130,7 @@ impl Config {
         within("reader.heartbeat_ms", r.heartbeat_ms, 100, r.expires_ms / 2)?;
         within("reader.inactive_s", r.inactive_s, 5, 3600)?;
         within("reader.expiry_check_ms", r.expiry_check_ms, 100, 600_000)?;
+        within("reader.silence_check_ms", r.silence_check_ms, 50, 600_000)?;
         within("reader.recreate_tries_max", r.recreate_tries_max.into(), 1, 10_000)?;
         let t = &self.task;
         within("task.checkpoint_inputs_max", t.checkpoint_inputs_max, 1, 10_000_000)?;

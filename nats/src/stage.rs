@@ -13,8 +13,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Login};
+use crate::checkpoint;
 use crate::config::{Config, ms};
-use crate::error::BusError;
+use crate::error::{BusError, Halted};
+use crate::layout;
 use crate::log::{self, LogFormat};
 use crate::service;
 use crate::task::{self, Accept, TaskSpec};
@@ -101,6 +103,7 @@ pub struct Stage {
     board: Board,
     registry: Arc<Mutex<Registry>>,
     accept: Accept,
+    partitions: u32,
     stop: CancellationToken,
     work: Mutex<JoinSet<anyhow::Result<()>>>,
     http: SocketAddr,
@@ -128,7 +131,8 @@ impl Stage {
             bus,
             board,
             registry,
-            accept: Accept { version: args.accept_version, loss: args.accept_loss },
+            accept: Accept { version: args.accept_version, loss: args.accept_loss, outputs: false },
+            partitions: args.partitions,
             stop,
             work: Mutex::new(JoinSet::new()),
             http,
@@ -172,9 +176,9 @@ impl Stage {
     pub fn task<C: Core + Send + 'static>(&self, spec: TaskSpec, core: C) {
         let stats = self.task_stats(&spec.key);
         let (bus, accept, stop) = (self.bus.clone(), self.accept, self.stop.clone());
-        let name = spec.key.clone();
+        let (name, partitions) = (spec.key.clone(), self.partitions);
         self.spawn(&name, async move {
-            let checkpoints = crate::kv::stream(crate::checkpoint::BUCKET);
+            let checkpoints = crate::kv::stream(checkpoint::BUCKET);
             let needed = [spec.input.as_str(), spec.output.as_str(), checkpoints.as_str()];
             let ended = async {
                 tokio::select! {
@@ -182,11 +186,13 @@ impl Stage {
                     () = stop.cancelled() => return Ok(()),
                     there = require(&bus, &needed) => there?,
                 }
-                task::run(&bus, &spec, core, accept, &stats, &stop).await
+                for stream in [&spec.input, &spec.output] {
+                    layout::check_partitions(&bus, stream, partitions).await?;
+                }
+                Ok(task::run(&bus, &spec, core, accept, &stats, &stop).await?)
             }
             .await;
-            stats.ended(ended.as_ref().is_err_and(BusError::fenced));
-            Ok(ended?)
+            ended_as(&stats, ended, &checkpoint::key(bus.stage(), &spec.key))
         });
     }
 
@@ -231,6 +237,16 @@ impl Stage {
             Err(_) => anyhow::bail!("stop: not drained within {} ms", bound.as_millis()),
         }
     }
+}
+
+/// Notes how a task ended, and says what to do about a halt.
+fn ended_as(stats: &TaskStats, ended: anyhow::Result<()>, task: &str) -> anyhow::Result<()> {
+    let fenced = |error: &anyhow::Error| error.downcast_ref::<BusError>().is_some_and(BusError::fenced);
+    stats.ended(ended.as_ref().is_err_and(fenced));
+    ended.map_err(|error| match error.downcast::<BusError>() {
+        Ok(error) => Halted::of(error, task),
+        Err(other) => other,
+    })
 }
 
 async fn first_failure(work: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {

@@ -65,6 +65,10 @@ impl TaskStats {
         self.heard.fetch_add(1, Relaxed);
         self.in_seq.store(in_seq, Relaxed);
     }
+    /// The cursor passed over inputs that the filter does not name.
+    pub fn passed(&self, in_seq: u64) {
+        self.in_seq.store(in_seq, Relaxed);
+    }
     /// An output was pushed for position `out_seq`.
     pub fn said(&self, _out_seq: u64) {
         self.said.fetch_add(1, Relaxed);

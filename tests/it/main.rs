@@ -6,6 +6,7 @@ mod edges;
 mod executor;
 mod gateway;
 mod goldens;
+mod halt;
 mod ingest;
 mod ledger;
 mod pipeline;

@@ -18,7 +18,7 @@ use schemas::subject::{PARTITIONS, partition, stream};
 use schemas::{Decimal, Fact, Instrument, InstrumentKind, Scale, Version};
 use tests::{Server, stored, wait_for};
 
-const STAGES: [&str; 7] = ["ledger", "gateway", "executor", "risk", "strategy", "aggregate", "ingest"];
+pub const STAGES: [&str; 7] = ["ledger", "gateway", "executor", "risk", "strategy", "aggregate", "ingest"];
 /// A whole run on a busy machine.
 const RUN_BOUND: Duration = Duration::from_secs(180);
 const STEP_BOUND: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ const STEP_BOUND: Duration = Duration::from_secs(60);
 const RECORDING_END_NS: i64 = 1_723_162_000_000_000_000;
 
 /// A program that cargo built beside this test.
-fn program(name: &str) -> anyhow::Result<PathBuf> {
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.ancestors().nth(2).context("target folder")?;
     let path = folder.join(name);
@@ -35,14 +35,14 @@ fn program(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// The stages of one pipeline; dropping it kills exactly these processes.
-struct Pipeline {
-    server: Server,
+pub struct Pipeline {
+    pub server: Server,
     config: PathBuf,
     children: BTreeMap<&'static str, Child>,
 }
 
 impl Pipeline {
-    async fn start(recording: &[PathBuf], speed: f64) -> anyhow::Result<Self> {
+    pub async fn start(recording: &[PathBuf], speed: f64) -> anyhow::Result<Self> {
         let server = Server::start_with_rights().await?;
         let layout = Layout {
             venues: vec!["binance".into()],
@@ -210,7 +210,7 @@ fn streams() -> Vec<String> {
     names
 }
 
-type Stored = Vec<(u64, String, Vec<u8>)>;
+pub type Stored = Vec<(u64, String, Vec<u8>)>;
 
 async fn contents(bus: &Bus, names: &[String]) -> anyhow::Result<BTreeMap<String, Stored>> {
     let mut all = BTreeMap::new();
@@ -221,7 +221,7 @@ async fn contents(bus: &Bus, names: &[String]) -> anyhow::Result<BTreeMap<String
 }
 
 /// Panics with the first difference, both facts shown.
-fn assert_same(name: &str, expected: &Stored, found: &Stored) {
+pub fn assert_same(name: &str, expected: &Stored, found: &Stored) {
     for (e, f) in expected.iter().zip(found) {
         assert!(
             e == f,
@@ -241,7 +241,7 @@ fn text(payload: &[u8]) -> String {
 }
 
 /// The stored outputs of a core over a stored input, without any disturbance.
-fn fold<C: Core>(core: &mut C, input: &str, facts: &Stored) -> Stored
+pub fn fold<C: Core>(core: &mut C, input: &str, facts: &Stored) -> Stored
 where
     C::In: Listen,
     C::Out: Speak,
@@ -273,7 +273,7 @@ async fn assert_desk_is_its_own_fold(bus: &Bus, config: &Path) -> anyhow::Result
     Ok(exec.iter().filter(|(_, subject, _)| subject.starts_with("fill.")).count())
 }
 
-fn recording() -> Option<Vec<PathBuf>> {
+pub fn recording() -> Option<Vec<PathBuf>> {
     let root = schemas::fixtures::root()?;
     Some(["part1", "part2"].map(|part| root.join(format!("data/ws_raw/binance_spot_BTCUSDT_{part}.gz"))).to_vec())
 }
