@@ -21,6 +21,7 @@ pub mod reader;
 pub mod writer;
 
 pub mod layout;
+pub mod lease;
 pub mod rules;
 pub mod inspect;
 pub mod tasklist;

@@ -176,6 +176,10 @@ impl Board {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
     }
 
+    pub fn remove(&self, key: &str) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).retain(|task| task.key() != key);
+    }
+
     /// Shows `stats()` under `name` in the stage's statistics.
     pub fn add_extra(&self, name: &str, stats: ExtraStats) {
         self.extra.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), stats));

@@ -8,6 +8,7 @@ mod gateway;
 mod goldens;
 mod halt;
 mod ingest;
+mod lease;
 mod ledger;
 mod pipeline;
 mod rights;
