@@ -131,7 +131,7 @@ impl Stage {
         let stop = CancellationToken::new();
         let board = Board::new(&bus, log_dropped);
         let mut registry =
-            Registry::with_prefix("tapeline");
+            Registry::with_prefix_and_labels("tapeline", [("stage".into(), stage.to_owned().into())].into_iter());
         registry.register_collector(Box::new(board.clone()));
         let registry = Arc::new(Mutex::new(registry));
         let http = service::serve(args.metrics_addr, board.clone(), Arc::clone(&registry), stop.clone()).await?;

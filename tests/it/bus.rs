@@ -861,8 +861,8 @@ async fn a_stage_answers_the_service_protocol_metrics_and_health() -> anyhow::Re
         assert_eq!(info["metadata"]["http"], format!("http://{}", stage.http()), "{verb}");
     }
     let metrics = reqwest::get(format!("http://{}/metrics", stage.http())).await?.text().await?;
-    assert!(metrics.contains("tapeline_task_heard_total{task=\"fold\"} 100"), "{metrics}");
-    assert!(metrics.contains("tapeline_task_lag_messages{task=\"fold\"} 0"), "{metrics}");
+    assert!(metrics.contains("tapeline_input_messages_total{stage=\"fold\",task=\"fold\"} 100"), "{metrics}");
+    assert!(metrics.contains("tapeline_lag_messages{stage=\"fold\",task=\"fold\"} 0"), "{metrics}");
     let health = reqwest::get(format!("http://{}/healthz", stage.http())).await?;
     assert_eq!(health.status(), 200);
     let line = tokio::time::timeout(BOUND, log.next()).await?.context("no log line on the bus")?;

@@ -10,6 +10,7 @@ mod halt;
 mod ingest;
 mod lease;
 mod ledger;
+mod metrics;
 mod pipeline;
 mod rights;
 mod strategy;
