@@ -19,6 +19,7 @@ pub mod import;
 pub mod records;
 pub mod status;
 pub mod tap;
+pub mod task_cmd;
 
 pub mod batch;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use cli::{
     audit, batch, config_cmd, decode, desk_cmd, doctor, exit, grow, import, init, parity, records, replay, status,
-    stop, tap, top, up, why,
+    stop, tap, task_cmd, top, up, why,
 };
 
 /// A trading pipeline over NATS JetStream.
@@ -69,6 +69,8 @@ enum Command {
     Signals(records::SignalsArgs),
     /// Let an account trade, only reduce, or halt
     Desk(desk_cmd::Args),
+    /// A task's checkpoint and halts, and the operator's word about them
+    Task(task_cmd::Args),
     /// Check or show the configuration of every stage
     Config(config_cmd::Args),
     /// Stages over a stored range again, into streams of their own
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
         Command::Trades(args) => records::trades(args, data, json),
         Command::Signals(args) => records::signals(args, data, json),
         Command::Desk(args) => desk_cmd::run(args, data, json),
+        Command::Task(args) => task_cmd::run(args, data, json),
         Command::Config(args) => config_cmd::run(args, json),
         Command::Replay(args) => replay::run(args, data, json),
         Command::Audit(args) => audit::run(args, data, json),

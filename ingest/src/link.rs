@@ -94,7 +94,7 @@ impl Ended {
 /// Runs one session until `stop`. Connections that fail are tried again without end; each try is counted, told and
 /// paused for.
 pub async fn run(number: usize, session: Box<dyn Session>, shared: Shared) -> anyhow::Result<()> {
-    let labels = metrics::Link { venue: shared.venue.clone(), link: session.name() };
+    let labels = metrics::Link { task: shared.venue.clone(), link: session.name() };
     let mut link = Link {
         number,
         session,

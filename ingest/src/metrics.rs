@@ -9,7 +9,8 @@ use prometheus_client::registry::Registry;
 /// One connection of a venue.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Link {
-    pub venue: String,
+    /// The venue, which is what ingest's tasks are called.
+    pub task: String,
     pub link: String,
 }
 
@@ -30,14 +31,40 @@ pub struct Metrics {
 impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let mut counter = |name: &str, help: &str, family: &Family<Link, Counter>| {
-            registry.register(format!("ingest_{name}"), help, family.clone());
+            registry.register(name, help, family.clone());
         };
-        counter("connections", "Connections made to a venue", &self.connections);
-        counter("connection_failures", "Connections refused or lost", &self.failures);
-        counter("frames", "Frames read", &self.frames);
-        counter("dead_frames", "Frames that were not understood", &self.dead);
-        counter("gaps", "Gaps told", &self.gaps);
-        counter("requests", "REST requests", &self.requests);
-        registry.register("ingest_link_whole", "1 while a connection is complete", self.whole.clone());
+        // Named by the grammar of `nats::telemetry`.
+        counter("venue_connections", "Connections made to a venue", &self.connections);
+        counter("venue_failures", "Connections refused or lost", &self.failures);
+        counter("venue_frames", "Frames read", &self.frames);
+        counter("venue_dead_frames", "Frames that were not understood", &self.dead);
+        counter("venue_gaps", "Gaps told", &self.gaps);
+        counter("venue_requests", "REST requests", &self.requests);
+        registry.register("venue_whole_state", "1 while a connection is complete", self.whole.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_of_a_link_follows_the_grammar_of_all_stages() {
+        let (metrics, link) = (Metrics::default(), Link { task: "binance".into(), link: "1".into() });
+        let counters = [&metrics.connections, &metrics.failures, &metrics.frames, &metrics.dead, &metrics.gaps];
+        for family in counters.into_iter().chain([&metrics.requests]) {
+            family.get_or_create(&link).inc();
+        }
+        metrics.whole.get_or_create(&link).set(1);
+        let mut registry = Registry::with_prefix("tapeline");
+        metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let names: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert_eq!(names.len(), 7, "{text}");
+        for name in names {
+            nats::telemetry::check_metric(name, &["stage", "task", "link"]).unwrap();
+        }
     }
 }

@@ -56,6 +56,7 @@ pub fn spawn(stage: &Stage, config: &Config, venues: &[String], partitions: u32)
                 // Nothing was begun yet.
                 there = nats::stage::require(&task.bus, &needed) => there?,
             }
+            nats::layout::check_partitions(&task.bus, needed[0], task.partitions).await?;
             match source {
                 Source::Venue => live::run(task).await,
                 Source::Recording | Source::Trades => source::run(task).await,

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::Bus;
 use crate::error::BusError;
+use crate::grant::{self, Grant};
 use crate::kv::{self, Put};
 use crate::reader::Message;
+use crate::task::Accept;
 
 pub const BUCKET: &str = schemas::subject::stream::KV_CHECKPOINT;
 const MAGIC: &[u8; 4] = b"TLC1";
@@ -27,6 +29,22 @@ pub struct Header {
     pub in_id: u64,
     /// The last output that was acknowledged.
     pub out_seq: u64,
+    /// The last time that an operator let a halt of this task pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Accepted>,
+}
+
+/// What an operator let pass, kept in every later checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Names of the halts, see [`BusError::halt`].
+    pub halts: Vec<String>,
+    /// Where the task went on: behind this input,
+    pub in_seq: u64,
+    /// and behind this output.
+    pub out_seq: u64,
+    pub by: String,
+    pub reason: String,
 }
 
 /// A header with the core's own bytes.
@@ -85,43 +103,73 @@ fn fnv64(seed: u64, bytes: &[u8]) -> u64 {
 pub struct Loaded {
     /// Revision that the next write has to expect, whichever revision was readable.
     pub revision: u64,
-    /// The newest readable checkpoint; its state is in the core.
+    /// The newest readable checkpoint. Its state is in the core, unless its code version is another and not accepted.
     pub header: Option<Header>,
+    /// What passes: the arguments' word and the operator's together.
+    pub accept: Accept,
+    /// The operator's word about this revision.
+    pub grant: Option<Grant>,
 }
 
 /// Puts the newest readable revision into `core`. A damaged revision is passed over for the one before it: the
-/// outputs in between are regenerated and compared. Another code version halts unless `accept_version`.
-pub async fn load<C: Core>(bus: &Bus, key: &str, core: &mut C, accept_version: bool) -> Result<Loaded, BusError> {
-    let history = kv::history(bus, BUCKET, key).await?;
-    let revision = history.last().map_or(0, |newest| newest.seq);
+/// outputs in between are regenerated and compared.
+pub async fn load<C: Core>(bus: &Bus, key: &str, core: &mut C, accept: Accept) -> Result<Loaded, BusError> {
+    let history = history(bus, key).await?;
+    let grant = grant::of(bus, key, history.revision).await?;
+    let accept = accept.and(grant.as_ref().map(Grant::accept).unwrap_or_default());
+    let revision = history.revision;
     let mut trouble = None;
-    for entry in history.iter().rev() {
-        if entry.payload.is_empty() {
-            break; // deleted by an operator: what is older does not count
-        }
-        let restored = Checkpoint::from_bytes(&entry.payload).and_then(|found| {
-            let version = found.header.code_version;
-            if version == C::CODE_VERSION || accept_version {
+    for (seq, read) in history.newest_first {
+        let restored = read.and_then(|found| {
+            if found.header.code_version == C::CODE_VERSION || accept.version {
                 core.restore(&found.state)?;
             }
             Ok(found.header)
         });
         match restored {
-            Ok(header) if header.code_version != C::CODE_VERSION && !accept_version => {
-                let (found, mine) = (header.code_version, C::CODE_VERSION);
-                return Err(BusError::CodeVersion { key: key.to_owned(), found, mine });
-            }
-            Ok(header) => return Ok(Loaded { revision, header: Some(header) }),
+            Ok(header) => return Ok(Loaded { revision, header: Some(header), accept, grant }),
             Err(error) => {
                 let why = crate::bus::why(&error);
-                tracing::error!(key, revision = entry.seq, why, "checkpoint cannot be read, trying the one before it");
+                tracing::error!(key, revision = seq, why, "checkpoint cannot be read, trying the one before it");
                 trouble.get_or_insert(why);
             }
         }
     }
     match trouble {
         Some(why) => Err(BusError::CheckpointUnreadable { key: key.to_owned(), why }),
-        None => Ok(Loaded { revision, header: None }),
+        None => Ok(Loaded { revision, header: None, accept, grant }),
+    }
+}
+
+/// The revisions of a checkpoint that count.
+pub struct History {
+    /// Of the newest entry, whatever it is; 0 where there never was one.
+    pub revision: u64,
+    /// When the newest entry was stored, wall clock; 0 where there never was one.
+    pub stored_ns: i64,
+    /// Revision and contents, newest first, up to where an operator dropped them.
+    pub newest_first: Vec<(u64, Result<Checkpoint, WireError>)>,
+}
+
+/// Reads what the bucket keeps of a checkpoint.
+pub async fn history(bus: &Bus, key: &str) -> Result<History, BusError> {
+    let kept = kv::history(bus, BUCKET, key).await?;
+    let (revision, stored_ns) = kept.last().map_or((0, 0), |newest| (newest.seq, newest.time_ns));
+    let newest_first = kept
+        .iter()
+        .rev()
+        // Dropped by an operator: what is older does not count.
+        .take_while(|entry| !entry.payload.is_empty())
+        .map(|entry| (entry.seq, Checkpoint::from_bytes(&entry.payload)))
+        .collect();
+    Ok(History { revision, stored_ns, newest_first })
+}
+
+/// Drops the checkpoint by a marker behind `revision`; gives the marker's. What is older does not count from then on.
+pub async fn drop_behind(bus: &Bus, key: &str, revision: u64) -> Result<u64, BusError> {
+    match kv::delete(bus, BUCKET, key, revision).await? {
+        Put::Stored(revision) => Ok(revision),
+        Put::Moved => Err(BusError::CheckpointFenced { key: key.to_owned() }),
     }
 }
 
@@ -154,6 +202,7 @@ mod tests {
             in_seq: 9,
             in_id: 77,
             out_seq: 4,
+            accepted: None,
         };
         Checkpoint { header, state }
     }

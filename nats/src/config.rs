@@ -15,6 +15,7 @@ pub struct Config {
     pub writer: Writer,
     pub reader: Reader,
     pub task: Task,
+    pub lease: Lease,
     pub telemetry: Telemetry,
     pub layout: LayoutBounds,
 }
@@ -51,6 +52,7 @@ pub struct Reader {
     pub heartbeat_ms: u64,
     pub inactive_s: u64,
     pub expiry_check_ms: u64,
+    pub silence_check_ms: u64,
     pub recreate_tries_max: u32,
 }
 
@@ -62,6 +64,18 @@ pub struct Task {
     pub batch: usize,
     pub preview_pending_max: u64,
     pub stop_ms_max: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    pub ttl_s: u64,
+    pub renew_ms: u64,
+    pub margin_ms: u64,
+    pub quota: usize,
+    pub halt_retry_s: u64,
+    pub members_max: usize,
+    pub entries_max: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -129,6 +143,7 @@ impl Config {
         within("reader.heartbeat_ms", r.heartbeat_ms, 100, r.expires_ms / 2)?;
         within("reader.inactive_s", r.inactive_s, 5, 3600)?;
         within("reader.expiry_check_ms", r.expiry_check_ms, 100, 600_000)?;
+        within("reader.silence_check_ms", r.silence_check_ms, 50, 600_000)?;
         within("reader.recreate_tries_max", r.recreate_tries_max.into(), 1, 10_000)?;
         let t = &self.task;
         within("task.checkpoint_inputs_max", t.checkpoint_inputs_max, 1, 10_000_000)?;
@@ -136,6 +151,15 @@ impl Config {
         within("task.batch", t.batch as u64, 1, 8192)?;
         within("task.preview_pending_max", t.preview_pending_max, 0, 10_000)?;
         within("task.stop_ms_max", t.stop_ms_max, 100, 600_000)?;
+        let e = &self.lease;
+        within("lease.ttl_s", e.ttl_s, 1, 60)?;
+        within("lease.margin_ms", e.margin_ms, 50, e.ttl_s * 1000 / 2)?;
+        // Two renewals may fail before the work has to stop.
+        within("lease.renew_ms", e.renew_ms, 50, (e.ttl_s * 1000 - e.margin_ms) / 3)?;
+        within("lease.quota", e.quota as u64, 0, 65_536)?;
+        within("lease.halt_retry_s", e.halt_retry_s, 1, 3600)?;
+        within("lease.members_max", e.members_max as u64, 1, 1024)?;
+        within("lease.entries_max", e.entries_max as u64, 1, 65_536)?;
         within("telemetry.log_queue_max", self.telemetry.log_queue_max as u64, 1, 1 << 20)?;
         let l = &self.layout;
         within("layout.replicas", l.replicas as u64, 1, 5)?;

@@ -2,8 +2,8 @@
 
 use schemas::{Fault, WireError};
 
-/// Trouble on the bus. `Fenced`, `LostTail`, `InputExpired`, `InputRewritten`, `CodeVersion` and
-/// `CheckpointUnreadable` are halts: repeating does not help, and the text names the remedy.
+/// Trouble on the bus. Some of it is a halt ([`BusError::halt`]): repeating does not help, an operator has to decide,
+/// and [`BusError::remedy`] says between what.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     #[error("nats-server at {url}: {why}")]
@@ -44,7 +44,8 @@ pub enum BusError {
     )]
     CodeVersion { key: String, found: u32, mine: u32 },
     #[error(
-        "no revision of checkpoint {key} can be read ({why}); delete the key to fold the input again from its beginning"
+        "no revision of checkpoint {key} can be read ({why}); `tapeline task reset` drops it, to fold the input again \
+         from its beginning"
     )]
     CheckpointUnreadable { key: String, why: String },
     #[error("checkpoint {key} takes {bytes} bytes, the server's max_payload is {max}")]
@@ -63,5 +64,79 @@ impl BusError {
     /// True: this instance lost its task to another, or its code disagrees with what is stored.
     pub fn fenced(&self) -> bool {
         matches!(self, Self::Fenced { .. } | Self::CheckpointFenced { .. })
+    }
+
+    /// The halt's name for scripts; `None` for trouble that may pass by itself.
+    pub fn halt(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Fenced { .. } => "fenced",
+            Self::CheckpointFenced { .. } => "checkpoint_fenced",
+            Self::LostTail { .. } => "output_lost_tail",
+            Self::InputExpired { .. } => "input_expired",
+            Self::InputRewritten { .. } => "input_rewritten",
+            Self::CodeVersion { .. } => "code_version",
+            Self::CheckpointUnreadable { .. } => "checkpoint_unreadable",
+            Self::CheckpointTooLarge { .. } => "checkpoint_too_large",
+            Self::Core { .. } => "core_fault",
+            _ => return None,
+        })
+    }
+
+    /// What an operator can do about a halt of `task` (`<stage>.<key>`), the lossless way first.
+    pub fn remedy(&self, task: &str) -> Option<String> {
+        Some(match self {
+            Self::LostTail { stream, last, .. } => format!(
+                "restore {stream} from a replica or backup; or `tapeline task reset {task} --yes` says everything again, \
+                 where the whole input is there; or `tapeline task accept-loss {task} --yes` goes on at {}, without \
+                 what was lost",
+                last + 1
+            ),
+            Self::InputExpired { stream, first, .. } => format!(
+                "restore {stream}; or `tapeline task accept-loss {task} --yes` goes on at its first message, {first}, \
+                 without what expired (and raise its retention)"
+            ),
+            Self::InputRewritten { stream, seq, .. } => format!(
+                "restore {stream}; or `tapeline task accept-loss {task} --yes` goes on behind {seq}, or behind its end \
+                 where it ends before that"
+            ),
+            Self::Fenced { .. } => format!(
+                "`tapeline task status {task}` says whether another instance runs: stop it, and start this one again; \
+                 if none does, code or configuration changed behind the checkpoint: run again what wrote the outputs \
+                 and stop it in peace, or `tapeline task accept-outputs {task} --yes` takes them as they are stored"
+            ),
+            Self::CheckpointFenced { .. } => {
+                "another instance runs this task: stop one of the two; nothing is lost".to_owned()
+            }
+            Self::CodeVersion { found, .. } => format!(
+                "start version {found} once more, stop it in peace (SIGTERM), then `tapeline task accept-version {task} \
+                 --yes`; or `tapeline task reset {task} --yes` folds the whole input again"
+            ),
+            Self::CheckpointUnreadable { .. } => {
+                format!("`tapeline task reset {task} --yes` drops it and folds the whole input again")
+            }
+            Self::CheckpointTooLarge { .. } => "raise max_payload of nats-server, and start the task again".to_owned(),
+            Self::Core { .. } => {
+                "this is a bug or an impossible input: nothing was written, report the place".to_owned()
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// A halt as a stage ends with it: what was found, and what to do about exactly this task.
+#[derive(Debug, thiserror::Error)]
+#[error("{halt}; remedy: {remedy}")]
+pub struct Halted {
+    pub halt: BusError,
+    pub remedy: String,
+}
+
+impl Halted {
+    /// Adds the remedy to a halt of `task`; other trouble stays what it is.
+    pub fn of(error: BusError, task: &str) -> anyhow::Error {
+        match error.remedy(task) {
+            Some(remedy) => Self { halt: error, remedy }.into(),
+            None => error.into(),
+        }
     }
 }

@@ -95,9 +95,27 @@ pub async fn create(bus: &Bus, bucket: &str, key: &str, value: Bytes) -> Result<
 /// Writes only when `revision` is still the newest (0: the key never was). A lost acknowledgement is found out by
 /// reading back: equal bytes behind `revision` are this write.
 pub async fn update(bus: &Bus, bucket: &str, key: &str, value: Bytes, revision: u64) -> Result<Put, BusError> {
+    update_with(bus, bucket, key, HeaderMap::new(), value, revision).await
+}
+
+/// Marks the key as deleted when `revision` is still the newest. History keeps the marker.
+pub async fn delete(bus: &Bus, bucket: &str, key: &str, revision: u64) -> Result<Put, BusError> {
+    let mut headers = HeaderMap::new();
+    headers.insert("KV-Operation", "DEL");
+    update_with(bus, bucket, key, headers, Bytes::new(), revision).await
+}
+
+async fn update_with(
+    bus: &Bus,
+    bucket: &str,
+    key: &str,
+    headers: HeaderMap,
+    value: Bytes,
+    revision: u64,
+) -> Result<Put, BusError> {
     let what = format!("update {key} in {bucket}");
     let attempt = || async {
-        let mut headers = HeaderMap::new();
+        let mut headers = headers.clone();
         headers.insert("Nats-Expected-Last-Subject-Sequence", revision.to_string().as_str());
         match send(bus, bucket, key, headers, value.clone()).await {
             Ok(stored) => Ok(Put::Stored(stored)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{
     Compression, Config as Stream, DiscardPolicy, Source, StorageType, SubjectTransform,
 };
+use schemas::config::ConfigError;
 use schemas::subject::{self, escape, stream};
 
 use crate::bus::{Bus, why};
@@ -112,6 +113,10 @@ impl Layout {
         ]
     }
 
+    fn metadata(&self) -> HashMap<String, String> {
+        HashMap::from([(PARTITIONS.to_owned(), self.partitions.to_string())])
+    }
+
     /// Streams that tasks write.
     fn plain(&self, bounds: &LayoutBounds) -> Vec<Stream> {
         let mut streams = Vec::new();
@@ -121,14 +126,16 @@ impl Layout {
                 compression: Some(Compression::S2),
                 deny_delete: true,
                 deny_purge: true,
-                metadata: HashMap::from([(PARTITIONS.to_owned(), self.partitions.to_string())]),
+                metadata: self.metadata(),
                 ..log(stream::raw(venue), vec![format!("raw.*.{venue}.>")], bounds.raw_days, bounds)
             });
+            // Every stream of a partition says of how many it is one: a task compares it with its own number.
+            let parted = |config: Stream| Stream { metadata: self.metadata(), ..config };
             for p in 0..self.partitions {
                 let market = ["candle", "indicator", "late"].map(|kind| format!("{kind}.{p}.{venue}.>"));
-                streams.push(log(stream::aggregate(venue, p), market.to_vec(), bounds.aggregate_days, bounds));
+                streams.push(parted(log(stream::aggregate(venue, p), market.to_vec(), bounds.aggregate_days, bounds)));
                 let signals = vec![format!("signal.{p}.*.{venue}.>")];
-                streams.push(log(stream::signal(venue, p), signals, bounds.signal_days, bounds));
+                streams.push(parted(log(stream::signal(venue, p), signals, bounds.signal_days, bounds)));
             }
         }
         let external = vec!["signal.ext.>".to_owned()];
@@ -226,6 +233,24 @@ fn log(name: String, subjects: Vec<String>, days: u64, bounds: &LayoutBounds) ->
 pub async fn partitions(bus: &Bus, venue: &str) -> Result<Option<u32>, BusError> {
     let there = existing(bus, &stream::raw(venue)).await?;
     Ok(there.and_then(|config| config.metadata.get(PARTITIONS)?.parse().ok()))
+}
+
+/// Compares `asked` partitions with the number that `stream` was created with; a stream that is no part of a venue
+/// does not say one and fits any.
+///
+/// A task with another number would fold a share of the symbols that belongs to nobody, or to two.
+pub async fn check_partitions(bus: &Bus, stream: &str, asked: u32) -> anyhow::Result<()> {
+    let frozen = existing(bus, stream).await?.and_then(|config| config.metadata.get(PARTITIONS)?.parse::<u32>().ok());
+    match frozen {
+        Some(frozen) if frozen != asked => {
+            let why = format!(
+                "{asked}, but {stream} was created with {frozen} partitions, which are frozen for its life: start with \
+                 --partitions {frozen}"
+            );
+            Err(ConfigError::new("arguments", "--partitions", why).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn existing(bus: &Bus, name: &str) -> Result<Option<Stream>, BusError> {

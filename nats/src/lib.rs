@@ -14,12 +14,16 @@ pub mod exit;
 
 pub mod bus;
 pub mod checkpoint;
+pub mod grant;
 pub mod kv;
 pub mod leader;
 pub mod reader;
 pub mod writer;
 
 pub mod layout;
+pub mod lease;
+pub mod rules;
+pub mod inspect;
 pub mod tasklist;
 
 pub mod log;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::bus::{Bus, STREAM_NOT_FOUND, Trouble};
 use crate::config::ms;
 use crate::error::BusError;
+use crate::leader;
 
 /// A stored fact with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +160,27 @@ impl Reader {
     /// Messages of the filter behind the newest one, as of its delivery.
     pub fn pending(&self) -> u64 {
         self.pending
+    }
+    /// Moves the cursor of a caught-up reader over messages that the filter passes by, to the end of the stream;
+    /// gives the new cursor, or `None` where nothing is proved.
+    ///
+    /// Without it the cursor of a filter that is silent for a whole retention period falls behind the stream's first
+    /// message, which looks like a loss. The proof is in the order of three questions to the leader: where the stream
+    /// ends, whether the filter finds anything behind the cursor now, and only then whether anything behind the
+    /// cursor has expired. So nothing of the filter is, or ever was, between the cursor and that end.
+    pub async fn pass_silence(&mut self) -> Result<Option<u64>, BusError> {
+        let end = self.bus.stream(&self.stream).await?.last_seq;
+        if !self.caught_up() || end <= self.cursor {
+            return Ok(None);
+        }
+        let next = leader::next_by_subject(&self.bus, &self.stream, &self.filter, self.cursor + 1).await?;
+        let expired = self.bus.stream(&self.stream).await?.before_first() > self.cursor;
+        if next.is_some() || expired {
+            // On its way; or, where it expired, the next consumer or start will say so.
+            return Ok(None);
+        }
+        self.cursor = end;
+        Ok(Some(end))
     }
     pub fn caught_up(&self) -> bool {
         self.pending == 0 && self.buffer.is_empty()

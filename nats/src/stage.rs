@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use schemas::Core;
 use schemas::config::UserFile;
@@ -13,8 +14,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Login};
+use crate::checkpoint;
 use crate::config::{Config, ms};
-use crate::error::BusError;
+use crate::error::{BusError, Halted};
+use crate::layout;
+use crate::lease::host::{Host, Work};
 use crate::log::{self, LogFormat};
 use crate::service;
 use crate::task::{self, Accept, TaskSpec};
@@ -48,6 +52,10 @@ pub struct StageArgs {
     /// Partitions of every venue; frozen when the streams are created.
     #[arg(long, value_name = "N", default_value_t = schemas::subject::PARTITIONS)]
     pub partitions: u32,
+    /// Compete for the tasks with other instances of this stage that were started so: each runs its fair part, and
+    /// takes over within seconds when another dies ([nats.lease]).
+    #[arg(long)]
+    pub lease: bool,
     /// Resume a checkpoint of another code version, made at a peaceful stop.
     #[arg(long)]
     pub accept_version: bool,
@@ -67,6 +75,7 @@ impl Default for StageArgs {
             log_format: LogFormat::Text,
             metrics_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             partitions: schemas::subject::PARTITIONS,
+            lease: false,
             accept_version: false,
             accept_loss: false,
         }
@@ -101,6 +110,9 @@ pub struct Stage {
     board: Board,
     registry: Arc<Mutex<Registry>>,
     accept: Accept,
+    partitions: u32,
+    /// Tasks that wait to be run under leases; `None` without `--lease`.
+    leased: Option<Mutex<Vec<Box<dyn Work>>>>,
     stop: CancellationToken,
     work: Mutex<JoinSet<anyhow::Result<()>>>,
     http: SocketAddr,
@@ -118,7 +130,8 @@ impl Stage {
         tokio::spawn(lines.forward(bus.clone()));
         let stop = CancellationToken::new();
         let board = Board::new(&bus, log_dropped);
-        let mut registry = Registry::with_prefix("tapeline");
+        let mut registry =
+            Registry::with_prefix_and_labels("tapeline", [("stage".into(), stage.to_owned().into())].into_iter());
         registry.register_collector(Box::new(board.clone()));
         let registry = Arc::new(Mutex::new(registry));
         let http = service::serve(args.metrics_addr, board.clone(), Arc::clone(&registry), stop.clone()).await?;
@@ -128,7 +141,9 @@ impl Stage {
             bus,
             board,
             registry,
-            accept: Accept { version: args.accept_version, loss: args.accept_loss },
+            accept: Accept { version: args.accept_version, loss: args.accept_loss, outputs: false },
+            partitions: args.partitions,
+            leased: args.lease.then(Mutex::default),
             stop,
             work: Mutex::new(JoinSet::new()),
             http,
@@ -168,25 +183,34 @@ impl Stage {
         require(&self.bus, streams).await
     }
 
-    /// Runs one pure core; its streams are waited for.
+    /// Runs one pure core; its streams are waited for. With `--lease` only while this instance holds its lease.
     pub fn task<C: Core + Send + 'static>(&self, spec: TaskSpec, core: C) {
-        let stats = self.task_stats(&spec.key);
-        let (bus, accept, stop) = (self.bus.clone(), self.accept, self.stop.clone());
-        let name = spec.key.clone();
+        let stats = TaskStats::new(&spec.key);
+        let initial = core.save();
+        let (bus, accept, partitions) = (self.bus.clone(), self.accept, self.partitions);
+        self.add(Box::new(CoreWork { bus, spec, core, initial, accept, partitions, stats }));
+    }
+
+    /// Runs work that one instance at a time should do, under the same rules as a task. `make` gives it for each
+    /// time that it is begun; it ends soon after its token is cancelled.
+    pub fn exclusive<M>(&self, key: &str, make: M)
+    where
+        M: FnMut(Arc<TaskStats>, CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> + Send + 'static,
+    {
+        self.add(Box::new(MadeWork { stats: TaskStats::new(key), make }));
+    }
+
+    fn add(&self, mut work: Box<dyn Work>) {
+        if let Some(leased) = &self.leased {
+            leased.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+            return;
+        }
+        self.board.add(Arc::clone(work.stats()));
+        let (name, stop) = (work.stats().key().to_owned(), self.stop.clone());
+        let task = checkpoint::key(self.bus.stage(), &name);
         self.spawn(&name, async move {
-            let checkpoints = crate::kv::stream(crate::checkpoint::BUCKET);
-            let needed = [spec.input.as_str(), spec.output.as_str(), checkpoints.as_str()];
-            let ended = async {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return Ok(()),
-                    there = require(&bus, &needed) => there?,
-                }
-                task::run(&bus, &spec, core, accept, &stats, &stop).await
-            }
-            .await;
-            stats.ended(ended.as_ref().is_err_and(BusError::fenced));
-            Ok(ended?)
+            let ended = work.run(&stop).await;
+            ended_as(work.stats(), ended, &task)
         });
     }
 
@@ -204,7 +228,11 @@ impl Stage {
 
     /// Runs until SIGINT or SIGTERM (Ok), all work is done (Ok), or something fails; then everything stops, drains
     /// and is awaited for at most `task.stop_ms_max`.
-    pub async fn wait(self) -> anyhow::Result<()> {
+    pub async fn wait(mut self) -> anyhow::Result<()> {
+        if let Some(leased) = self.leased.take() {
+            let tasks = leased.into_inner().unwrap_or_else(PoisonError::into_inner);
+            self.spawn("leases", Host::new(&self.bus, &self.board, tasks).run(self.stop.clone()));
+        }
         let Self { bus, stop, work, .. } = &self;
         let mut work = std::mem::take(&mut *work.lock().unwrap_or_else(PoisonError::into_inner));
         let outcome = tokio::select! {
@@ -231,6 +259,71 @@ impl Stage {
             Err(_) => anyhow::bail!("stop: not drained within {} ms", bound.as_millis()),
         }
     }
+}
+
+/// One pure core with its streams.
+struct CoreWork<C> {
+    bus: Bus,
+    spec: TaskSpec,
+    core: C,
+    /// The core as it was made: without a checkpoint each run begins with it.
+    initial: Vec<u8>,
+    accept: Accept,
+    partitions: u32,
+    stats: Arc<TaskStats>,
+}
+
+impl<C: Core + Send> Work for CoreWork<C> {
+    fn stats(&self) -> &Arc<TaskStats> {
+        &self.stats
+    }
+
+    fn run<'a>(&'a mut self, stop: &'a CancellationToken) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move {
+            let Self { bus, spec, core, initial, accept, partitions, stats } = self;
+            let checkpoints = crate::kv::stream(checkpoint::BUCKET);
+            let needed = [spec.input.as_str(), spec.output.as_str(), checkpoints.as_str()];
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                // Nothing was begun yet.
+                there = require(bus, &needed) => there?,
+            }
+            for stream in [&spec.input, &spec.output] {
+                layout::check_partitions(bus, stream, *partitions).await?;
+            }
+            core.restore(initial).with_context(|| format!("empty state of {}", spec.key))?;
+            Ok(task::run_on(bus, spec, core, *accept, stats, stop).await?)
+        })
+    }
+}
+
+/// Work of a shell.
+struct MadeWork<M> {
+    stats: Arc<TaskStats>,
+    make: M,
+}
+
+impl<M> Work for MadeWork<M>
+where
+    M: FnMut(Arc<TaskStats>, CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> + Send,
+{
+    fn stats(&self) -> &Arc<TaskStats> {
+        &self.stats
+    }
+    fn run<'a>(&'a mut self, stop: &'a CancellationToken) -> BoxFuture<'a, anyhow::Result<()>> {
+        (self.make)(Arc::clone(&self.stats), stop.clone())
+    }
+}
+
+/// Notes how a task ended, and says what to do about a halt.
+fn ended_as(stats: &TaskStats, ended: anyhow::Result<()>, task: &str) -> anyhow::Result<()> {
+    let fenced = |error: &anyhow::Error| error.downcast_ref::<BusError>().is_some_and(BusError::fenced);
+    stats.ended(ended.as_ref().is_err_and(fenced));
+    ended.map_err(|error| match error.downcast::<BusError>() {
+        Ok(error) => Halted::of(error, task),
+        Err(other) => other,
+    })
 }
 
 async fn first_failure(work: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {

@@ -13,12 +13,13 @@ use schemas::{Core, Listen, Place, Speak};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::Bus;
-use crate::checkpoint::{self, Checkpoint, Header};
+use crate::checkpoint::{self, Accepted, Checkpoint, Header};
 use crate::config::ms;
 use crate::error::BusError;
 use crate::kv;
 use crate::leader;
 use crate::reader::{Message, Reader};
+use crate::rules::{self, Found};
 use crate::telemetry::TaskStats;
 use crate::writer::Writer;
 
@@ -44,9 +45,24 @@ pub struct Accept {
     pub version: bool,
     /// Lost outputs and lost or rewritten input: go on behind them.
     pub loss: bool,
+    /// Outputs behind the checkpoint are taken as they are stored, not compared: as many of our own are left unsaid.
+    pub outputs: bool,
+}
+
+impl Accept {
+    /// What either of the two lets pass.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            version: self.version || other.version,
+            loss: self.loss || other.loss,
+            outputs: self.outputs || other.outputs,
+        }
+    }
 }
 
 /// Runs `core` until `stop`, or until the task halts. At `stop` it drains and writes a checkpoint.
+///
+/// Dropping it is as a crash of the process: what was not said yet is said by the next start.
 pub async fn run<C: Core>(
     bus: &Bus,
     spec: &TaskSpec,
@@ -55,7 +71,19 @@ pub async fn run<C: Core>(
     stats: &Arc<TaskStats>,
     stop: &CancellationToken,
 ) -> Result<(), BusError> {
-    let mut task = Task::open(bus, spec, &mut core, accept, stats).await?;
+    run_on(bus, spec, &mut core, accept, stats, stop).await
+}
+
+/// Like [`run`], on a core that the caller keeps; without a checkpoint it begins with the core as it is.
+pub async fn run_on<C: Core>(
+    bus: &Bus,
+    spec: &TaskSpec,
+    core: &mut C,
+    accept: Accept,
+    stats: &Arc<TaskStats>,
+    stop: &CancellationToken,
+) -> Result<(), BusError> {
+    let mut task = Task::open(bus, spec, core, accept, stats).await?;
     let config = bus.config().task.clone();
     stats.opened();
     loop {
@@ -67,11 +95,16 @@ pub async fn run<C: Core>(
                 task.checkpoint(core.save(), C::CODE_VERSION).await?;
                 continue;
             }
+            // Dropping the sleep loses nothing.
+            () = tokio::time::sleep_until(task.silence_due.into()) => {
+                task.pass_silence().await?;
+                continue;
+            }
             // Cancel safe, see there.
             batch = task.reader.next_batch(config.batch) => batch?,
         };
         for message in batch {
-            task.fold(&mut core, message).await?;
+            task.fold(core, message).await?;
         }
         task.show(core.watermark().map(|w| w.0)).await?;
         if task.since_checkpoint >= config.checkpoint_inputs_max {
@@ -98,7 +131,12 @@ struct Task<'a> {
     last: Option<Message>,
     last_id: u64,
     due: Instant,
+    silence_due: Instant,
     since_checkpoint: u64,
+    /// Outputs that are left unsaid because others stand at their positions and an operator took those.
+    unsaid: u64,
+    /// The last time that an operator let a halt pass.
+    accepted: Option<Accepted>,
     /// What the output stream held when the task opened: mirrors of these may have been written already.
     stored_at_open: u64,
     /// Newest value of every mirrored entry since the last drain, with its output's position.
@@ -127,37 +165,48 @@ impl<'a> Task<'a> {
         let input = bus.stream(&spec.input).await?;
         let output = bus.stream(&spec.output).await?;
         let initial = core.save();
-        let loaded = checkpoint::load(bus, &key, core, accept.version).await?;
-        let fresh = loaded.header.is_none();
-        let header = match loaded.header {
-            Some(header) => header,
-            None => {
-                core.restore(&initial)
-                    .map_err(|source| BusError::Wire { what: format!("empty state of {key}"), source })?;
-                fresh_header::<C>(spec, input.before_first(), output.last_seq, accept)?
+        let loaded = checkpoint::load(bus, &key, core, accept).await?;
+        let mut in_id = None;
+        match &loaded.header {
+            Some(header) => {
+                same_places(&key, spec, header)?;
+                if header.in_seq > 0 && header.in_seq <= input.last_seq {
+                    let there = leader::get(bus, &spec.input, header.in_seq).await?;
+                    in_id = there.as_ref().map(checkpoint::message_id);
+                }
             }
+            // A damaged revision may have left something behind.
+            None => core
+                .restore(&initial)
+                .map_err(|source| BusError::Wire { what: format!("empty state of {key}"), source })?,
+        }
+        let found = Found {
+            task: &key,
+            header: loaded.header.as_ref(),
+            code_version: Some(C::CODE_VERSION),
+            input_stream: &spec.input,
+            output_stream: &spec.output,
+            input,
+            output,
+            in_id,
         };
-        let (mut cursor, mut in_id, mut out_seq) = (header.in_seq, header.in_id, header.out_seq);
-        same_places(&key, spec, &header)?;
-        if header.code_version != C::CODE_VERSION && output.last_seq > out_seq {
-            // Outputs behind the checkpoint would be compared with what another version said.
-            return Err(BusError::CodeVersion { key, found: header.code_version, mine: C::CODE_VERSION });
+        let start = rules::start(&found, loaded.accept)?;
+        let (cursor, out_seq) = (start.cursor, start.out_seq);
+        let unsaid = if loaded.accept.outputs { output.last_seq - out_seq } else { 0 };
+        let mut accepted = loaded.header.as_ref().and_then(|header| header.accepted.clone());
+        if !start.passed.is_empty() || unsaid > 0 {
+            let mut halts: Vec<String> = start.passed.iter().map(|name| (*name).to_owned()).collect();
+            if unsaid > 0 {
+                halts.push("fenced".to_owned());
+            }
+            let (by, reason) = match loaded.grant {
+                Some(grant) => (grant.by, grant.reason),
+                None => ("arguments".to_owned(), "--accept-loss or --accept-version at the start".to_owned()),
+            };
+            tracing::error!(task = key, ?halts, by, reason, cursor, out_seq, unsaid, "accepted on the operator's word");
+            accepted = Some(Accepted { halts, in_seq: cursor, out_seq: out_seq + unsaid, by, reason });
         }
-        if output.last_seq < out_seq {
-            let lost = BusError::LostTail { stream: spec.output.clone(), last: output.last_seq, expected: out_seq };
-            accepted(lost, accept)?;
-            out_seq = output.last_seq;
-        }
-        if let Err(rewritten) = same_input(bus, spec, cursor, in_id, input.last_seq).await {
-            accepted(rewritten, accept)?;
-            (cursor, in_id) = (cursor.min(input.last_seq), 0);
-        }
-        if input.before_first() > cursor {
-            let first = input.before_first() + 1;
-            accepted(BusError::InputExpired { stream: spec.input.clone(), first, cursor }, accept)?;
-            (cursor, in_id) = (input.before_first(), 0);
-        }
-        let writer = Writer::resume(bus, &spec.output, out_seq).await?;
+        let writer = Writer::resume(bus, &spec.output, out_seq + unsaid).await?;
         let reader = Reader::open(bus, &spec.input, &spec.filter, cursor + 1).await?;
         let config = &bus.config().task;
         let mut task = Task {
@@ -171,9 +220,12 @@ impl<'a> Task<'a> {
             input: spec.input.as_str().into(),
             cursor,
             last: None,
-            last_id: in_id,
+            last_id: start.in_id,
             due: Instant::now() + ms(config.checkpoint_ms_max),
+            silence_due: Instant::now() + ms(bus.config().reader.silence_check_ms),
             since_checkpoint: 0,
+            unsaid,
+            accepted,
             stored_at_open: output.last_seq,
             mirrors: BTreeMap::new(),
             previews: BTreeMap::new(),
@@ -181,8 +233,9 @@ impl<'a> Task<'a> {
         tracing::info!(
             task = task.key, input = %task.input, cursor, output = spec.output, out_seq, stored = output.last_seq, "task opened"
         );
-        if fresh || accept != Accept::default() {
-            // Written before the first input: it shows that the rights suffice, and fixes where a fresh task began.
+        if loaded.header.is_none() || loaded.accept != Accept::default() {
+            // Written before the first input: it shows that the rights suffice, fixes where a fresh task began, and
+            // spends the operator's word.
             task.checkpoint(core.save(), C::CODE_VERSION).await?;
         }
         Ok(task)
@@ -200,8 +253,7 @@ impl<'a> Task<'a> {
                 self.previews.insert(said.subject, said.payload);
                 continue;
             }
-            let k = self.writer.push(said.subject, said.payload.clone()).await?;
-            self.stats.said(k);
+            let k = self.say(said.subject, said.payload.clone()).await?;
             if let Some(entry) = said.mirror {
                 self.mirrors.insert(entry, (k, said.payload));
             }
@@ -210,6 +262,44 @@ impl<'a> Task<'a> {
         self.last = Some(message);
         self.since_checkpoint += 1;
         self.stats.heard(self.cursor);
+        Ok(())
+    }
+
+    /// One output, at the next position; gives it.
+    async fn say(&mut self, subject: String, payload: Bytes) -> Result<u64, BusError> {
+        if self.unsaid > 0 {
+            let k = self.position() + 1;
+            self.unsaid -= 1;
+            return Ok(k);
+        }
+        if self.writer.pushed() == self.writer.known() && self.writer.in_flight() > 0 {
+            // Behind what is stored only once all of it was compared: a task that disagrees adds nothing to it.
+            self.writer.drain().await?;
+        }
+        let k = self.writer.push(subject, payload).await?;
+        self.stats.said(k);
+        Ok(k)
+    }
+
+    /// The last output that was said, or left unsaid.
+    fn position(&self) -> u64 {
+        self.writer.pushed() - self.unsaid
+    }
+
+    /// Lets the cursor of a silent filter keep up with the stream.
+    async fn pass_silence(&mut self) -> Result<(), BusError> {
+        self.silence_due = Instant::now() + ms(self.bus.config().reader.silence_check_ms);
+        if let Some(end) = self.reader.pass_silence().await? {
+            let there = leader::get(self.bus, &self.spec.input, end).await?;
+            self.last_id = there.as_ref().map_or(0, checkpoint::message_id);
+            self.last = None;
+            self.cursor = end;
+            if self.since_checkpoint == 0 {
+                self.due = Instant::now() + ms(self.bus.config().task.checkpoint_ms_max);
+            }
+            self.since_checkpoint += 1;
+            self.stats.passed(end);
+        }
         Ok(())
     }
 
@@ -293,6 +383,11 @@ impl<'a> Task<'a> {
     async fn checkpoint(&mut self, state: Vec<u8>, code_version: u32) -> Result<(), BusError> {
         self.writer.drain().await?;
         self.mirror().await?;
+        if self.unsaid > 0 {
+            // It would spend the operator's word before the stored outputs are passed; a crash begins again there.
+            self.due = Instant::now() + ms(self.bus.config().task.checkpoint_ms_max);
+            return Ok(());
+        }
         if let Some(last) = &self.last {
             self.last_id = checkpoint::message_id(last);
         }
@@ -304,6 +399,7 @@ impl<'a> Task<'a> {
             in_seq: self.cursor,
             in_id: self.last_id,
             out_seq: self.writer.pushed(),
+            accepted: self.accepted.clone(),
         };
         let checkpoint = Checkpoint { header, state };
         self.revision = checkpoint::store(self.bus, &self.key, &checkpoint, self.revision).await?;
@@ -312,26 +408,6 @@ impl<'a> Task<'a> {
         self.stats.checkpointed(self.writer.last_seq());
         Ok(())
     }
-}
-
-/// A task without a checkpoint begins at the first message there is, unless outputs exist: those can only be
-/// regenerated from the very first input.
-fn fresh_header<C: Core>(spec: &TaskSpec, before_first: u64, stored: u64, accept: Accept) -> Result<Header, BusError> {
-    let mut out_seq = 0;
-    if stored > 0 && before_first > 0 {
-        let expired = BusError::InputExpired { stream: spec.input.clone(), first: before_first + 1, cursor: 0 };
-        accepted(expired, accept)?;
-        out_seq = stored;
-    }
-    Ok(Header {
-        code_version: C::CODE_VERSION,
-        input: spec.input.clone(),
-        filter: spec.filter.clone(),
-        output: spec.output.clone(),
-        in_seq: before_first,
-        in_id: 0,
-        out_seq,
-    })
 }
 
 fn same_places(key: &str, spec: &TaskSpec, header: &Header) -> Result<(), BusError> {
@@ -343,29 +419,4 @@ fn same_places(key: &str, spec: &TaskSpec, header: &Header) -> Result<(), BusErr
         "checkpoint {key} belongs to {} filter {} into {}, this task is {} filter {} into {}; give the task another key",
         theirs.0, theirs.1, theirs.2, mine.0, mine.1, mine.2
     )))
-}
-
-/// The input at the checkpoint is still the message that it was.
-async fn same_input(bus: &Bus, spec: &TaskSpec, seq: u64, id: u64, last_seq: u64) -> Result<(), BusError> {
-    let rewritten = |why: String| BusError::InputRewritten { stream: spec.input.clone(), seq, why };
-    if last_seq < seq {
-        return Err(rewritten(format!("the stream ends at {last_seq}")));
-    }
-    if id == 0 {
-        return Ok(());
-    }
-    match leader::get(bus, &spec.input, seq).await? {
-        Some(message) if checkpoint::message_id(&message) != id => Err(rewritten("its bytes differ".to_owned())),
-        // Gone by retention; whether that matters is the next rule's question.
-        _ => Ok(()),
-    }
-}
-
-/// Lets a loss pass when an operator said so.
-fn accepted(halt: BusError, accept: Accept) -> Result<(), BusError> {
-    if !accept.loss {
-        return Err(halt);
-    }
-    tracing::error!(error = %halt, "accepted as lost on the operator's word");
-    Ok(())
 }

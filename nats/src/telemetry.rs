@@ -1,4 +1,9 @@
 //! What a stage can say of itself: counters and positions per task, for `$SRV.STATS` and for Prometheus.
+//!
+//! One grammar names every metric of every stage: `tapeline_<noun>_<unit>{stage,task}`, the noun in one word or more,
+//! the unit one of [`UNITS`] and last; a counter ends in `_total` behind its unit, as OpenMetrics demands. Every series
+//! carries `stage`; what belongs to a task carries `task` (ingest: the venue), and a task's parts may carry one label
+//! more. What belongs to the whole process has no `task`. [`check_metric`] is the grammar as a function.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +68,10 @@ impl TaskStats {
     /// An input was folded; the cursor stands at `in_seq`.
     pub fn heard(&self, in_seq: u64) {
         self.heard.fetch_add(1, Relaxed);
+        self.in_seq.store(in_seq, Relaxed);
+    }
+    /// The cursor passed over inputs that the filter does not name.
+    pub fn passed(&self, in_seq: u64) {
         self.in_seq.store(in_seq, Relaxed);
     }
     /// An output was pushed for position `out_seq`.
@@ -172,6 +181,10 @@ impl Board {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
     }
 
+    pub fn remove(&self, key: &str) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).retain(|task| task.key() != key);
+    }
+
     /// Shows `stats()` under `name` in the stage's statistics.
     pub fn add_extra(&self, name: &str, stats: ExtraStats) {
         self.extra.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), stats));
@@ -204,23 +217,63 @@ impl Board {
 
 type Read = fn(&TaskStats) -> Option<i64>;
 
+/// The last words that metric names may have. `seq`: a position in a stream; `state`: 1 or 0.
+pub const UNITS: &[&str] = &[
+    "messages",
+    "frames",
+    "lines",
+    "gaps",
+    "requests",
+    "connections",
+    "disconnects",
+    "failures",
+    "resyncs",
+    "writes",
+    "bytes",
+    "seq",
+    "ns",
+    "ms",
+    "state",
+];
+
+/// Whether a metric's name, as Prometheus shows it in its `# TYPE` line, and the labels of one series follow the
+/// grammar; the error says what does not.
+pub fn check_metric(name: &str, labels: &[&str]) -> Result<(), String> {
+    let Some(rest) = name.strip_prefix("tapeline_") else {
+        return Err(format!("{name} does not begin with tapeline_"));
+    };
+    let good = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let Some((noun, unit)) = rest.rsplit_once('_') else { return Err(format!("{name} has no unit behind its noun")) };
+    if !noun.split('_').all(good) {
+        return Err(format!("{name}: `{noun}` is not lower-case words"));
+    }
+    if !UNITS.contains(&unit) {
+        return Err(format!("{name}: `{unit}` is none of {}", UNITS.join(", ")));
+    }
+    match labels {
+        ["stage"] | ["stage", "task"] | ["stage", "task", _] => Ok(()),
+        _ => Err(format!("{name} has the labels {}, not stage, task and at most one more", labels.join(", "))),
+    }
+}
+
 /// name, help, counter?, value
 const TASK_METRICS: &[(&str, &str, bool, Read)] = &[
-    ("task_heard", "Inputs folded", true, |t| Some(t.heard.load(Relaxed) as i64)),
-    ("task_said", "Outputs pushed", true, |t| Some(t.said.load(Relaxed) as i64)),
-    ("task_previews", "Unstored outputs published", true, |t| Some(t.previews.load(Relaxed) as i64)),
-    ("task_unknown", "Inputs of kinds not listened to", true, |t| Some(t.unknown.load(Relaxed) as i64)),
-    ("task_undecodable", "Inputs that could not be decoded", true, |t| Some(t.undecodable.load(Relaxed) as i64)),
-    ("task_resyncs", "Times the writer asked where it stands", true, |t| Some(t.resyncs.load(Relaxed) as i64)),
-    ("task_checkpoints", "Checkpoints written", true, |t| Some(t.checkpoints.load(Relaxed) as i64)),
-    ("task_in_seq", "Sequence of the last input folded", false, |t| Some(t.in_seq.load(Relaxed) as i64)),
-    ("task_out_seq", "Sequence of the last output acknowledged", false, |t| Some(t.out_seq.load(Relaxed) as i64)),
-    ("task_lag_messages", "Inputs that wait", false, |t| Some(t.lag.load(Relaxed) as i64)),
-    ("task_watermark_ns", "Event time heard completely", false, TaskStats::watermark),
-    ("task_checkpoint_age_ms", "Since the last checkpoint", false, |t| {
+    ("input_messages", "Inputs folded", true, |t| Some(t.heard.load(Relaxed) as i64)),
+    ("output_messages", "Outputs pushed", true, |t| Some(t.said.load(Relaxed) as i64)),
+    ("preview_messages", "Unstored outputs published", true, |t| Some(t.previews.load(Relaxed) as i64)),
+    ("unknown_messages", "Inputs of kinds not listened to", true, |t| Some(t.unknown.load(Relaxed) as i64)),
+    ("undecodable_messages", "Inputs that could not be decoded", true, |t| Some(t.undecodable.load(Relaxed) as i64)),
+    ("writer_resyncs", "Times the writer asked where it stands", true, |t| Some(t.resyncs.load(Relaxed) as i64)),
+    ("checkpoint_writes", "Checkpoints written", true, |t| Some(t.checkpoints.load(Relaxed) as i64)),
+    ("input_seq", "Sequence of the last input folded", false, |t| Some(t.in_seq.load(Relaxed) as i64)),
+    ("output_seq", "Sequence of the last output acknowledged", false, |t| Some(t.out_seq.load(Relaxed) as i64)),
+    ("lag_messages", "Inputs that wait", false, |t| Some(t.lag.load(Relaxed) as i64)),
+    ("watermark_ns", "Event time heard completely", false, TaskStats::watermark),
+    ("checkpoint_age_ms", "Since the last checkpoint", false, |t| {
         Some(wall_ms().saturating_sub(t.checkpoint_wall_ms.load(Relaxed)) as i64)
     }),
-    ("task_fenced", "1: another instance owns the task", false, |t| Some(t.fenced.load(Relaxed).into())),
+    ("running_state", "1: the task is open", false, |t| Some(t.running.load(Relaxed).into())),
+    ("fenced_state", "1: another instance owns the task", false, |t| Some(t.fenced.load(Relaxed).into())),
 ];
 
 impl Collector for Board {
@@ -242,19 +295,46 @@ impl Collector for Board {
         }
         let whole = [
             ("bus_disconnects", "Connections to nats-server lost", self.bus.disconnects()),
-            ("bus_slow_consumers", "Deliveries dropped by the client", self.bus.slow_consumers()),
-            ("log_dropped", "Log lines that did not fit the queue to the bus", self.log_dropped.load(Relaxed)),
+            ("bus_dropped_messages", "Deliveries dropped by the client", self.bus.slow_consumers()),
+            ("log_dropped_lines", "Log lines that did not fit the queue to the bus", self.log_dropped.load(Relaxed)),
         ];
         for (name, help, value) in whole {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(metric)?;
         }
         let metric =
-            encoder.encode_descriptor("bus_connected", "1: connected to nats-server", None, MetricType::Gauge)?;
+            encoder.encode_descriptor("bus_connected_state", "1: connected to nats-server", None, MetricType::Gauge)?;
         ConstGauge::new(i64::from(self.bus.is_connected())).encode(metric)
     }
 }
 
 fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_metrics_of_a_task_follow_the_grammar() {
+        for (name, ..) in TASK_METRICS {
+            check_metric(&format!("tapeline_{name}"), &["stage", "task"]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_name_without_a_unit_or_with_strange_labels_is_refused() {
+        for (name, labels) in [
+            ("tapeline_heard", &["stage"][..]),
+            ("tapeline_lag_seconds", &["stage"]),
+            ("lag_messages", &["stage"]),
+            ("tapeline_Lag_messages", &["stage"]),
+            ("tapeline__messages", &["stage"]),
+            ("tapeline_lag_messages", &["task"]),
+            ("tapeline_lag_messages", &["stage", "venue"]),
+        ] {
+            check_metric(name, labels).unwrap_err();
+        }
+    }
 }

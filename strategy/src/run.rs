@@ -74,26 +74,25 @@ fn start(stage: &Stage, trader: Trader, gates: &caller::Gates) -> anyhow::Result
     };
     let prompt = spec("prompt", stream::llm_desk(&name), ">", stream::llm_prompt(&name));
     let verdict = spec("verdict", stream::llm_reply(&name), ">", stream::llm_signal(&name));
-    let caller = caller::of(&trader, gates)?;
+    // Tried once here, so that a trader that cannot be called ends the start.
+    caller::of(&trader, gates)?;
     stage.task(prompt, PromptCore::new(trader.clone()));
-    stage.task(verdict, VerdictCore::new(trader));
+    stage.task(verdict, VerdictCore::new(trader.clone()));
 
-    let key = format!("{LLM}.{name}.call");
-    let stats = stage.task_stats(&key);
-    let (bus, stop) = (stage.bus(), stage.stop());
-    let (prompts, replies) = (stream::llm_prompt(&name), stream::llm_reply(&name));
-    stage.spawn(&key, async move {
-        let needed = [prompts.as_str(), replies.as_str()];
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            there = nats::stage::require(&bus, &needed) => there?,
-        }
-        let ended = caller::run(bus, caller, stats.clone(), stop).await;
-        let fenced =
-            ended.as_ref().err().and_then(|e| e.downcast_ref::<nats::BusError>()).is_some_and(nats::BusError::fenced);
-        stats.ended(fenced);
-        ended
+    let (bus, gates) = (stage.bus(), gates.clone());
+    stage.exclusive(&format!("{LLM}.{name}.call"), move |stats, stop| {
+        let (bus, gates, trader) = (bus.clone(), gates.clone(), trader.clone());
+        Box::pin(async move {
+            let caller = caller::of(&trader, &gates)?;
+            let (prompts, replies) = (stream::llm_prompt(&trader.name), stream::llm_reply(&trader.name));
+            let needed = [prompts.as_str(), replies.as_str()];
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                there = nats::stage::require(&bus, &needed) => there?,
+            }
+            caller::run(bus, caller, stats, stop).await
+        })
     });
     Ok(())
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 const BOUND: Duration = Duration::from_secs(20);
 
 /// Bounds that make a restart of the server short.
-fn quick() -> Config {
+pub fn quick() -> Config {
     let mut config = Config::default();
     config.connection.reconnect_delay_ms_max = 100;
     config.connection.request_timeout_ms = 500;
@@ -42,16 +42,16 @@ async fn server_and_bus() -> anyhow::Result<(Server, Bus)> {
     Ok((server, bus))
 }
 
-async fn make(bus: &Bus, name: &str, subject: &str) -> anyhow::Result<()> {
+pub async fn make(bus: &Bus, name: &str, subject: &str) -> anyhow::Result<()> {
     make_with(bus, StreamConfig { name: name.into(), subjects: vec![subject.into()], ..Default::default() }).await
 }
 
-async fn make_with(bus: &Bus, config: StreamConfig) -> anyhow::Result<()> {
+pub async fn make_with(bus: &Bus, config: StreamConfig) -> anyhow::Result<()> {
     bus.js().create_stream(config).await?;
     Ok(())
 }
 
-async fn make_checkpoints(bus: &Bus) -> anyhow::Result<()> {
+pub async fn make_checkpoints(bus: &Bus) -> anyhow::Result<()> {
     make_with(
         bus,
         StreamConfig {
@@ -65,14 +65,14 @@ async fn make_checkpoints(bus: &Bus) -> anyhow::Result<()> {
 }
 
 /// IN, OUT and the checkpoint bucket with the numbers `1..=n` in IN.
-async fn task_streams(bus: &Bus, n: u64) -> anyhow::Result<()> {
+pub async fn task_streams(bus: &Bus, n: u64) -> anyhow::Result<()> {
     make(bus, "IN", "t.in.>").await?;
     make(bus, "OUT", "t.out.>").await?;
     make_checkpoints(bus).await?;
     feed(bus, 1, n).await
 }
 
-async fn feed(bus: &Bus, from: u64, to: u64) -> anyhow::Result<()> {
+pub async fn feed(bus: &Bus, from: u64, to: u64) -> anyhow::Result<()> {
     let mut writer = Writer::open(bus, "IN").await?;
     for i in from..=to {
         writer.push("t.in.number", i.to_string()).await?;
@@ -92,12 +92,12 @@ fn spec() -> TaskSpec {
 
 /// Sums what it hears and says every total; `salt` makes it another program.
 #[derive(Default)]
-struct Fold<const VERSION: u32> {
-    total: u64,
-    salt: u64,
+pub struct Fold<const VERSION: u32> {
+    pub total: u64,
+    pub salt: u64,
 }
 
-struct Number(u64);
+pub struct Number(u64);
 
 impl Listen for Number {
     fn hear(subject: &str, payload: &[u8]) -> Result<Option<Self>, WireError> {
@@ -109,7 +109,7 @@ impl Listen for Number {
     }
 }
 
-enum Said {
+pub enum Said {
     Total { total: u64, cause: u64 },
     Preview(u64),
     State(u64),
@@ -161,7 +161,7 @@ impl<const VERSION: u32> Core for Fold<VERSION> {
 }
 
 /// What the fold of `1..=n` puts into OUT.
-fn totals(n: u64) -> Vec<(u64, String, Vec<u8>)> {
+pub fn totals(n: u64) -> Vec<(u64, String, Vec<u8>)> {
     let mut total = 0;
     (1..=n)
         .map(|i| {
@@ -914,8 +914,8 @@ async fn a_stage_answers_the_service_protocol_metrics_and_health() -> anyhow::Re
         assert_eq!(info["metadata"]["http"], format!("http://{}", stage.http()), "{verb}");
     }
     let metrics = reqwest::get(format!("http://{}/metrics", stage.http())).await?.text().await?;
-    assert!(metrics.contains("tapeline_task_heard_total{task=\"fold\"} 100"), "{metrics}");
-    assert!(metrics.contains("tapeline_task_lag_messages{task=\"fold\"} 0"), "{metrics}");
+    assert!(metrics.contains("tapeline_input_messages_total{stage=\"fold\",task=\"fold\"} 100"), "{metrics}");
+    assert!(metrics.contains("tapeline_lag_messages{stage=\"fold\",task=\"fold\"} 0"), "{metrics}");
     let health = reqwest::get(format!("http://{}/healthz", stage.http())).await?;
     assert_eq!(health.status(), 200);
     let line = tokio::time::timeout(BOUND, log.next()).await?.context("no log line on the bus")?;

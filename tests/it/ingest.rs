@@ -251,7 +251,7 @@ async fn a_lost_connection_is_told_and_what_was_missed_is_fetched_in_order() -> 
         .collect();
     // Down, up again, and down at the stop; no trade is missing.
     assert_eq!(gaps, [("link", false), ("link", true), ("link", false)]);
-    let labels = Link { venue: VENUE.into(), link: "stream-0".into() };
+    let labels = Link { task: VENUE.into(), link: "stream-0".into() };
     assert_eq!(metrics.connections.get_or_create(&labels).get(), 2);
     assert_eq!(metrics.dead.get_or_create(&labels).get(), 1);
     Ok(())
@@ -294,7 +294,7 @@ async fn a_venue_that_is_away_is_tried_until_it_is_there() -> anyhow::Result<()>
     let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
     let toy = Toy::start(vec![vec![Step::Ack, Step::Trades(1..=2)]], 2).await?;
     let feed = Feed::start(&bus, config(port, toy.rest));
-    let labels = Link { venue: VENUE.into(), link: "stream-0".into() };
+    let labels = Link { task: VENUE.into(), link: "stream-0".into() };
     wait_for("three failures", BOUND, || async {
         (feed.metrics.failures.get_or_create(&labels).get() >= 3).then_some(())
     })

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nats::Bus;
-use schemas::core::{Core, Listen, Place, Speak};
 use schemas::market::Candle;
 use schemas::subject::{PARTITIONS, partition, stream};
 use schemas::{Decimal, Fact};
@@ -16,28 +15,9 @@ use tests::fleet::STAGES;
 use tests::session::{Reference, Session};
 use tests::{stored, wait_for};
 
+use crate::fold::{assert_same, fold};
+
 const STEP_BOUND: Duration = Duration::from_secs(60);
-
-type Stored = Vec<(u64, String, Vec<u8>)>;
-
-/// The stored outputs of a core over a stored input, without any disturbance.
-fn fold<C: Core>(core: &mut C, input: &str, facts: &Stored) -> Stored
-where
-    C::In: Listen,
-    C::Out: Speak,
-{
-    let mut said = Vec::new();
-    let mut out = Vec::new();
-    for (seq, subject, payload) in facts {
-        // What cannot be decoded is counted and passed over by the loop as well.
-        let Ok(Some(fact)) = C::In::hear(subject, payload) else { continue };
-        core.handle(&Place::new(input, *seq), fact, &mut out).expect("core goes on");
-        for fact in out.drain(..).filter(Speak::stored) {
-            said.push((said.len() as u64 + 1, fact.subject(), fact.payload()));
-        }
-    }
-    said
-}
 
 /// What risk and executor said equals the fold of the desk as it was recorded, done here without bus and processes.
 async fn assert_desk_is_its_own_fold(bus: &Bus, config: &Path) -> anyhow::Result<()> {
@@ -45,9 +25,17 @@ async fn assert_desk_is_its_own_fold(bus: &Bus, config: &Path) -> anyhow::Result
     let user = schemas::config::UserFile { name: "tapeline.toml".into(), text };
     let desk = stored(bus, &stream::desk("main")).await?;
     let mut core = risk::RiskCore::new("main", &risk::Config::load(Some(&user))?)?;
-    ensure!(fold(&mut core, &stream::desk("main"), &desk) == stored(bus, &stream::risk("main")).await?, "RISK_main");
+    assert_same(
+        "RISK_main",
+        &fold(&mut core, &stream::desk("main"), &desk),
+        &stored(bus, &stream::risk("main")).await?,
+    );
     let mut core = executor::core::ExecutorCore::new("main", &executor::config::Config::load(Some(&user))?);
-    ensure!(fold(&mut core, &stream::desk("main"), &desk) == stored(bus, &stream::exec("main")).await?, "EXEC_main");
+    assert_same(
+        "EXEC_main",
+        &fold(&mut core, &stream::desk("main"), &desk),
+        &stored(bus, &stream::exec("main")).await?,
+    );
     Ok(())
 }
 

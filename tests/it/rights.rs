@@ -46,6 +46,12 @@ const SAID: &[(&str, &[&str])] = &[
     ("$KV.ckpt.risk.main", &["risk"]),
     ("$KV.ckpt.executor.main", &["executor"]),
     ("$KV.ckpt.ledger.all", &["ledger"]),
+    ("$KV.lease.aggregate.task.x.0", &["aggregate"]),
+    ("$KV.lease.aggregate.member.i", &["aggregate"]),
+    ("$KV.lease.strategy.task.x.0", &["strategy"]),
+    ("$KV.lease.risk.task.main", &["risk"]),
+    ("$KV.lease.executor.task.main", &["executor"]),
+    ("$KV.cfg.accept.risk.main", &[]),
     ("log.risk", &["risk"]),
     ("log.gateway", &["gateway"]),
 ];
