@@ -1,17 +1,24 @@
 //! Short runs of `make chaos`, and that its verdict can fail.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use nats::Layout;
+use nats::{Bus, Layout};
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
+use schemas::Fact;
+use schemas::raw::Trades;
+use schemas::subject::stream;
+use simulator::rng::Rng;
 use tests::chaos::{Blow, Options, Schedule, run};
+use tests::cluster::Cluster;
 use tests::fleet::Fleet;
+use tests::proxy::Proxy;
 use tests::session::{self, Reference, Session};
-use tests::{Server, compare, wait_for};
+use tests::venue::Venues;
+use tests::{Server, compare, stored, wait_for};
 
 proptest! {
     #[test]
@@ -109,6 +116,72 @@ async fn an_answer_that_the_server_no_longer_lets_through_ends_nobody_and_a_forb
     let violation = tokio::time::timeout(Duration::from_secs(20), risk.violated()).await?;
     assert!(violation.to_string().contains("fill.main.x.Y"), "{violation}");
     Ok(())
+}
+
+/// A live feed cannot be compared with another run; the venue's ids tell what is missing or double.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_feed_stores_every_trade_once_though_it_and_the_server_are_killed() -> anyhow::Result<()> {
+    const BLOWS: usize = 12;
+    let mut servers = Cluster::start(1).await?;
+    let bus = servers.operator().await?;
+    let layout = Layout { venues: vec!["binance".into()], accounts: vec![], traders: vec![], partitions: 2 };
+    layout.apply(&bus).await?;
+    let venues = Venues::start(servers.dir(), &["binance"], 5, 4).await?;
+    let config = servers.dir().join("tapeline.toml");
+    std::fs::write(&config, venues.configuration())?;
+    let proxy = Proxy::start(servers.node(0).port()).await?;
+    let env = [("ingest", servers.env("ingest", &[proxy.port()]))].into();
+    let mut fleet = Fleet::new(servers.dir(), &config, vec!["--partitions".into(), "2".into()], env);
+    fleet.spawn("ingest")?;
+
+    let mut rng = Rng::new(5, "live");
+    let mut seen = 0;
+    for blow in 0..=BLOWS {
+        // Alive again: its trades go on.
+        let goal = seen + 40;
+        seen = wait_for("more trades", Duration::from_secs(60), || async {
+            let count = trade_ids(&bus).await.ok()?.values().map(Vec::len).sum::<usize>();
+            (count > goal).then_some(count)
+        })
+        .await
+        .with_context(|| format!("behind {blow} blows\n{}", fleet.logs()))?;
+        for end in fleet.ended()? {
+            ensure!(end.ousted, "ingest ended by itself: {}", end.words);
+            fleet.spawn("ingest")?;
+        }
+        match rng.below(4) {
+            _ if blow == BLOWS => break,
+            0 => proxy.cut(),
+            1 => servers.kill9(0)?,
+            kind => {
+                fleet.kill9("ingest")?;
+                if kind == 2 {
+                    servers.kill9(0)?;
+                }
+                fleet.spawn("ingest")?;
+            }
+        }
+    }
+    fleet.kill_all();
+    let ids = trade_ids(&bus).await?;
+    assert_eq!(ids.len(), 2, "two symbols");
+    for (symbol, ids) in ids {
+        let wrong = ids.windows(2).find(|pair| pair[1] != pair[0] + 1);
+        assert_eq!(wrong, None, "{symbol}: of {} trades", ids.len());
+    }
+    Ok(())
+}
+
+/// Ids of all stored trades, by symbol, in stored order.
+async fn trade_ids(bus: &Bus) -> anyhow::Result<BTreeMap<String, Vec<u64>>> {
+    let mut ids: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for (_, subject, payload) in stored(bus, &stream::raw("binance")).await? {
+        if subject.contains(".trade.") {
+            let pack = Trades::decode(&payload)?;
+            ids.entry(pack.symbol).or_default().extend(pack.id);
+        }
+    }
+    Ok(ids)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

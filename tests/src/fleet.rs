@@ -17,9 +17,9 @@ pub const STAGES: [&str; 7] = ["ledger", "gateway", "executor", "risk", "strateg
 /// Instances of one stage at a time: itself, and a zombie or a twin.
 pub const INSTANCES_MAX: usize = 2;
 
-/// What the losing one of two instances says. Losing the *log* ("fenced or nondeterministic") is not among it: the
-/// tasks of a recorded session are deterministic, so it would mean other bytes.
-const OUSTED: [&str; 2] = ["fenced: checkpoint", "fenced: another ledger moved"];
+/// What the losing one of two instances says. Other bytes at a position are not among it: the tasks of a recorded
+/// session are deterministic. A venue's live feed is not, and tells apart who wrote.
+const OUSTED: [&str; 3] = ["fenced: checkpoint", "fenced: another ledger moved", "(written by another instance)"];
 
 /// The processes of a pipeline. Dropping it kills exactly these.
 pub struct Fleet {

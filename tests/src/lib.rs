@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod fleet;
 pub mod proxy;
+pub mod venue;
 
 pub mod feed;
 pub mod session;

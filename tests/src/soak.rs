@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -11,8 +10,9 @@ use schemas::config::UserFile;
 use schemas::subject::stream::KV_CHECKPOINT;
 use serde::Serialize;
 
+use crate::Server;
 use crate::fleet::{Fleet, STAGES};
-use crate::{Server, program, tail, wait_for};
+use crate::venue::Venues;
 
 /// Share of the run that is warming up: windows of indicators and caches fill, allocators settle.
 const WARM_UP: f64 = 1.0 / 3.0;
@@ -27,7 +27,6 @@ pub const CHECKPOINT_BYTES_SMALL: f64 = 16_384.0;
 /// Bound of each venue's tick stream, so that the run reaches it.
 const RAW_BYTES_MAX: u64 = 128 << 20;
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
-const START_BOUND: Duration = Duration::from_secs(60);
 const CHECKPOINTS_MAX: usize = 4096;
 const VENUES: [&str; 2] = ["binance", "binance-usdm"];
 
@@ -116,9 +115,9 @@ pub async fn run(options: &Options, mut progress: impl FnMut(f64)) -> anyhow::Re
     let layout =
         Layout { venues, accounts: vec!["main".to_owned()], traders: Vec::new(), partitions: options.partitions };
     layout.apply(&bus).await?;
-    let simulator = Simulator::start(server.dir(), options).await?;
+    let simulator = Venues::start(server.dir(), &VENUES, options.seed, options.speed).await?;
     let config = server.dir().join("tapeline.toml");
-    std::fs::write(&config, configuration(server.dir(), &simulator.addresses))?;
+    std::fs::write(&config, configuration(server.dir(), &simulator))?;
     let env = STAGES.map(|stage| (stage, server.env(stage))).into();
     let args = vec!["--partitions".to_owned(), options.partitions.to_string()];
     let mut fleet = Fleet::new(server.dir(), &config, args, env);
@@ -142,7 +141,7 @@ pub async fn run(options: &Options, mut progress: impl FnMut(f64)) -> anyhow::Re
             memory.add(stage, minute, rss_kib(pid)?);
         }
         memory.add("nats-server", minute, rss_kib(server.pid())?);
-        memory.add("simulator", minute, rss_kib(simulator.child.id())?);
+        memory.add("simulator", minute, rss_kib(simulator.pid())?);
         sizes.add("streams", minute, folder_bytes(&server.store()) as f64);
         sizes.add("ledger.db", minute, files_bytes(server.dir(), "ledger.db") as f64);
         sizes.add("logs", minute, files_bytes(server.dir(), ".log") as f64);
@@ -222,59 +221,24 @@ async fn stored_messages(bus: &Bus, layout: &Layout) -> anyhow::Result<u64> {
     Ok(all)
 }
 
-/// The venues; dropping it kills exactly this process.
-struct Simulator {
-    child: Child,
-    /// By venue.
-    addresses: BTreeMap<String, String>,
-}
-
-impl Simulator {
-    async fn start(dir: &Path, options: &Options) -> anyhow::Result<Self> {
-        let (ports, log) = (dir.join("simulator.json"), dir.join("simulator.log"));
-        let child = Command::new(program("simulator")?)
-            .args(["--venue", &VENUES.join(","), "--symbols", "BTCUSDT,ETHUSDT", "--listen", "127.0.0.1:0"])
-            .args(["--seed", &options.seed.to_string(), "--speed", &options.speed.to_string()])
-            .arg("--ports-file")
-            .arg(&ports)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&log)?)
-            .spawn()
-            .context("start the simulator")?;
-        let mut simulator = Self { child, addresses: BTreeMap::new() };
-        simulator.addresses = wait_for("the simulator's addresses", START_BOUND, || async {
-            serde_json::from_str(&std::fs::read_to_string(&ports).ok()?).ok()
-        })
-        .await
-        .with_context(|| tail(&log, 8))?;
-        Ok(simulator)
-    }
-}
-
-impl Drop for Simulator {
-    fn drop(&mut self) {
-        // Dead already is fine.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn configuration(dir: &Path, addresses: &BTreeMap<String, String>) -> String {
-    let mut text = String::new();
-    for venue in VENUES {
-        let address = addresses.get(venue).map(String::as_str).unwrap_or_default();
-        text += &format!(
-            "[ingest.venues.{venue}]\nenabled = true\nsymbols = [\"BTCUSDT\", \"ETHUSDT\"]\n\
-             ws_url = \"ws://{address}\"\nrest_url = \"http://{address}\"\n"
-        );
-    }
-    let venues = format!("{VENUES:?}");
-    text + &format!(
-        "[aggregate]\nvenues = {venues}\nindicator_timeframes = [\"1s\", \"1m\"]\n[strategy]\nvenues = {venues}\n\
-         [strategy.rule]\ntimeframe = \"1m\"\nvalid_bars = 5\n[ledger]\ndatabase = \"sqlite://{}\"\n\
-         [gateway]\nlisten = \"127.0.0.1:0\"\n",
-        dir.join("ledger.db").display()
+fn configuration(dir: &Path, simulator: &Venues) -> String {
+    let (feeds, venues) = (simulator.configuration(), format!("{VENUES:?}"));
+    let database = dir.join("ledger.db").display().to_string();
+    format!(
+        r#"{feeds}
+[aggregate]
+venues = {venues}
+indicator_timeframes = ["1s", "1m"]
+[strategy]
+venues = {venues}
+[strategy.rule]
+timeframe = "1m"
+valid_bars = 5
+[ledger]
+database = "sqlite://{database}"
+[gateway]
+listen = "127.0.0.1:0"
+"#
     )
 }
 
