@@ -25,6 +25,8 @@ use crate::session::{self, ACCOUNT, Reference, VENUE};
 const LAYOUT_BOUND: Duration = Duration::from_secs(60);
 /// How long the rest of a session may take once nobody disturbs it.
 const FINISH_BOUND: Duration = Duration::from_secs(240);
+/// How long one stream of a failed run may take to be compared.
+const SO_FAR_BOUND: Duration = Duration::from_secs(10);
 /// Checkpoints often and connects again soon, so that kills fall on more of the protocol.
 const HASTE: &str = "
 [nats.connection]
@@ -185,6 +187,16 @@ impl Arena {
             differences.push(format!("KV cfg: expected {:?}, found {state:?}", reference.desk_state));
         }
         Ok(Verdict { streams, differences })
+    }
+
+    /// What differs already, for a run that failed before its end; what cannot be asked any more is left out.
+    pub async fn so_far(&self, reference: &Reference) -> String {
+        let mut told = Vec::new();
+        for name in reference.session.streams() {
+            let asked = tokio::time::timeout(SO_FAR_BOUND, compare::so_far(&reference.bus, &self.bus, &name)).await;
+            told.extend(asked.ok().and_then(Result::ok).flatten());
+        }
+        if told.is_empty() { "what is stored so far does not differ".to_owned() } else { told.join("\n") }
     }
 
     /// Waits until no task has inputs that wait, so that facts too many would be seen.

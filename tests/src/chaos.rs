@@ -201,7 +201,10 @@ pub async fn run(
             .await;
         struck += begun.elapsed();
         let Striker { mut arena, counts, .. } = striker;
-        done.with_context(|| format!("{}, {} kills\n{}", named(), counts.kills(), arena.fleet.logs()))?;
+        if let Err(error) = done {
+            let so_far = arena.so_far(reference).await;
+            return Err(error.context(format!("{}, {} kills\n{so_far}\n", named(), counts.kills())));
+        }
         let stored = arena.raw().await.unwrap_or_default();
         arena.finish(reference).await.with_context(named)?;
         let verdict = arena.verify(reference).await.with_context(named)?;

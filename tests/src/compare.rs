@@ -36,6 +36,12 @@ pub async fn beginning(expected: &Bus, found: &Bus, name: &str, last: u64) -> an
     up_to(expected, found, name, (last, there)).await
 }
 
+/// The first difference in what both stored of a stream so far, if there is one.
+pub async fn so_far(expected: &Bus, found: &Bus, name: &str) -> anyhow::Result<Option<String>> {
+    let both = expected.stream(name).await?.last_seq.min(found.stream(name).await?.last_seq);
+    Ok(up_to(expected, found, name, (both, both)).await?.difference)
+}
+
 async fn up_to(expected: &Bus, found: &Bus, name: &str, ends: (u64, u64)) -> anyhow::Result<Compared> {
     let both = ends.0.min(ends.1);
     let mut hash = Sha256::new();
