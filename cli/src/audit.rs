@@ -80,6 +80,10 @@ async fn audit(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Result<
     let all = args.tasks.is_empty();
     let mut tasks = cores::tasks(&bus, user.as_ref()).await?;
     tasks = if all || !pure.is_empty() { cores::chosen(tasks, &pure)? } else { Vec::new() };
+    let inputs: std::collections::BTreeSet<&str> = tasks.iter().map(|task| task.spec.input.as_str()).collect();
+    if inputs.len() > 1 && args.from.iter().chain(&args.to).any(|point| matches!(point, Point::Seq(_))) {
+        bail!("the tasks hear {} streams: write sequences as STREAM:SEQ, use times, or name one task", inputs.len());
+    }
     let scope = Scope { from: args.from, to: args.to, checkpoint: args.from_checkpoint };
 
     let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(1) };
@@ -119,8 +123,11 @@ fn table(outcomes: &[Outcome]) -> Table {
     table
         .load_style(presets::UTF8_HORIZONTAL_ONLY)
         .set_header(["task", "from", "inputs", "equal", "passed", "ahead", "verdict"]);
-    // Empty partitions say nothing; a hundred rows of them would hide the others.
-    let quiet = |o: &&Outcome| o.inputs == 0 && o.compared == 0 && o.skipped.is_none() && o.divergence.is_none();
+    // Empty partitions say nothing, and a pipeline has few of the default venues; rows of them would hide the others.
+    let quiet = |o: &&Outcome| {
+        let absent = o.skipped.as_ref().is_some_and(|why| why.starts_with("no stream "));
+        absent || (o.inputs == 0 && o.compared == 0 && o.skipped.is_none() && o.divergence.is_none())
+    };
     for o in outcomes.iter().filter(|o| !quiet(o)) {
         let verdict = match (&o.skipped, &o.divergence) {
             (Some(why), _) => format!("not audited: {why}"),
@@ -146,7 +153,7 @@ fn table(outcomes: &[Outcome]) -> Table {
             "0".into(),
             "0".into(),
             "0".into(),
-            "no input".into(),
+            "no input or no stream".into(),
         ]);
     }
     table

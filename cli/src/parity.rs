@@ -126,6 +126,7 @@ async fn parity(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Result
             }
         }
     }
+    desk.sort();
     let mut unproved = desk.wrong.clone();
     // (1): the recorded desk, folded again, is what was said.
     bar.set_message("fold the recorded desk");
@@ -133,13 +134,17 @@ async fn parity(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Result
         let outcome = audit(&bus, task, &Scope::default(), &mut Vec::new(), |_, _| {}).await?;
         if let Some(divergence) = outcome.divergence {
             unproved.push(format!("{} is not the fold of its desk from {}", outcome.task, divergence.position));
+        } else if outcome.ahead > 0 {
+            let task = &outcome.task;
+            unproved.push(format!("{task} has yet to say {} facts of its desk: ask again at lag 0", outcome.ahead));
         } else if let Some(why) = outcome.skipped {
             unproved.push(format!("{} cannot be audited: {why}", outcome.task));
         }
     }
     let rows = test.desk(&bus, account, &tape, &desk, unproved.is_empty()).await?;
     bar.finish_and_clear();
-    Ok(Verdict { rows, unproved, first: desk.first, inversions: desk.inversions, ticks: tape.ticks.len() as u64 })
+    let (first, inversions) = (desk.first().cloned(), desk.inversions_count);
+    Ok(Verdict { rows, unproved, first, inversions, ticks: tape.ticks.len() as u64 })
 }
 
 fn show(verdict: &Verdict) {
@@ -164,6 +169,10 @@ fn show(verdict: &Verdict) {
         for d in &row.shown {
             let word = if d.explained { "explained" } else { "not explained" };
             println!("{word}: only {}, behind {}: {} {}", d.side, d.behind, d.subject, brief(&d.fact));
+            if let Some(i) = &d.because {
+                let (live, backtest) = (&i.live_behind, &i.backtest_behind);
+                println!("  by {} {}: behind {live} on the desk, behind {backtest} in the backtest", i.desk, i.subject);
+            }
         }
     }
 }

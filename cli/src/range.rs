@@ -72,6 +72,9 @@ pub async fn resolve(
     if from < first {
         bail!("{stream} begins at {first}: what stood before has expired");
     }
+    if from > last + 1 {
+        bail!("{stream} ends at {last}, before {from}");
+    }
     Ok((from, to))
 }
 

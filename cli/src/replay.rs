@@ -10,6 +10,7 @@ use comfy_table::{Table, presets};
 use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use nats::Bus;
+use schemas::config::UserFile;
 use schemas::subject::stream::KV_CHECKPOINT;
 use serde::Serialize;
 use serde_json::json;
@@ -30,12 +31,12 @@ use run::{Compared, Done, Plan};
     args_conflicts_with_subcommands = true,
     after_help = "A run's facts stand on bt.<run>.<subject> in streams BT_<run>_<STREAM>; nothing live is touched. A stage hears what
 the run itself says where the stage before it runs too, and the recorded stream otherwise; risk and executor hear the
-desk in its recorded order. A task begins empty at the first message of the range.
+desk in its recorded order, or with --desk merged one that this run merges anew as the live one was. A task begins empty at the first message of the range.
 Exit code 1 when --compare finds another fact.
 Examples:
   tapeline replay --stage aggregate,strategy --compare
   tapeline replay --stage aggregate --from 2026-11-21T10:00:00Z --to 2026-11-21T11:00:00Z --name morning
-  tapeline replay --stage strategy --config other.toml --speed 60 --storage file
+  tapeline replay --stage strategy,risk,executor --desk merged --config other.toml --speed 60 --storage file
   tapeline tap 'bt.morning.candle.*.binance.1m.>' --from-seq 1 --end
   tapeline replay list; tapeline replay drop morning"
 )]
@@ -57,6 +58,10 @@ pub struct Args {
     /// 0 at once, 1 as it was stored, 10 ten times as fast
     #[arg(long, default_value_t = 0.0)]
     speed: f64,
+    /// What risk and executor hear: the recorded desk, or one merged from this run's signals, orders and fills and the
+    /// recorded rest (needs --speed; no operator's commands)
+    #[arg(long, default_value = "recorded", value_parser = ["recorded", "merged"])]
+    desk: String,
     /// Where the run's streams are kept
     #[arg(long, default_value = "memory", value_parser = ["memory", "file"])]
     storage: String,
@@ -85,28 +90,37 @@ enum Action {
 
 pub fn run(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
     target::block_on(async {
-        match &args.action {
-            Some(Action::List) => list(&target::operator_bus(data).await?, json).await,
-            Some(Action::Drop { runs }) => remove(&target::operator_bus(data).await?, runs, json).await,
-            None => replay(args, data, json).await,
+        let user = cores::user_file(args.config.as_deref(), data.as_deref())?;
+        let bus = target::operator_bus(data).await?;
+        let done = match &args.action {
+            Some(Action::List) => list(&bus, json).await,
+            Some(Action::Drop { runs }) => remove(&bus, runs, json).await,
+            None => replay(args, &bus, user.as_ref(), json).await,
+        };
+        // What the server forbids shows as silence; its own word says more.
+        match bus.violation() {
+            Some(violation) if done.is_err() => Err(violation).context("a replay is the operator's"),
+            _ => done,
         }
     })
 }
 
-async fn replay(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+async fn replay(args: Args, bus: &Bus, user: Option<&UserFile>, json: bool) -> anyhow::Result<()> {
     if args.stage.is_empty() {
         bail!("name what to run with --stage: aggregate, strategy, risk, executor, or tasks of them");
     }
     if !(0.0..=1e6).contains(&args.speed) {
         bail!("--speed {}: allowed are 0 to 1000000", args.speed);
     }
+    let merged = args.desk == "merged";
+    if merged && args.speed == 0.0 {
+        bail!("--desk merged needs a --speed: at once, every tick would stand before the first signal");
+    }
     let name = name_of(args.name.as_deref())?;
-    let user = cores::user_file(args.config.as_deref(), data.as_deref())?;
-    let bus = target::operator_bus(data).await?;
-    if runs(&bus).await?.contains_key(&name) {
+    if runs(bus).await?.contains_key(&name) {
         bail!("there is a run `{name}` already: choose another --name, or `tapeline replay drop {name}`");
     }
-    let tasks = cores::chosen(cores::tasks(&bus, user.as_ref()).await?, &args.stage)?;
+    let tasks = cores::chosen(cores::tasks(bus, user).await?, &args.stage)?;
     let names = Names { run: name.clone() };
     let plan = Plan {
         names: names.clone(),
@@ -115,6 +129,7 @@ async fn replay(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Result
         speed: args.speed,
         memory: args.storage == "memory",
         messages_max: args.messages_max,
+        merged,
     };
     let stop = CancellationToken::new();
     let stopper = stop.clone();
@@ -129,17 +144,17 @@ async fn replay(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Result
         bar.set_style(style);
     }
     let begun = std::time::Instant::now();
-    let ran = run::run(&bus, tasks, &plan, &bar, &stop).await;
+    let ran = run::run(bus, tasks, &plan, &bar, &stop).await;
     bar.finish_and_clear();
     let (done, finished) = match ran {
         Ok(ran) => ran,
         Err(error) => {
             // Half a run is of no use, and its name is free again.
-            remove_run(&bus, &name).await?;
+            remove_run(bus, &name).await?;
             return Err(error);
         }
     };
-    let compared = if args.compare { run::compare(&bus, &done, &names).await? } else { Vec::new() };
+    let compared = if args.compare { run::compare(bus, &done, &names).await? } else { Vec::new() };
     show(&name, &done, &compared, finished, begun.elapsed(), json);
     let differing: Vec<String> =
         compared.iter().filter_map(|c| c.differs_at.map(|k| format!("{}:{k}", c.live))).collect();

@@ -39,7 +39,7 @@ pub struct Args {
     /// One sample (rates over one interval), then end
     #[arg(long)]
     once: bool,
-    /// Tasks that have heard nothing, too
+    /// Tasks that say nothing and wait for nothing, too
     #[arg(long)]
     all: bool,
 }
@@ -215,15 +215,17 @@ fn rates(now: &mut Sample, before: &Sample, passed_s: f64) {
 
 fn text(sample: &Sample, all: bool) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    // A line a task: the screen is short.
+    table.load_style(presets::NOTHING);
     table.set_header(["task", "heard/s", "said/s", "lag", "watermark age", "checkpoint age", "state"]);
     (1..6).for_each(|i| {
         if let Some(column) = table.column_mut(i) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     });
-    let shown: Vec<&Row> =
-        sample.tasks.iter().filter(|r| all || r.heard > 0 || r.said > 0 || r.state != "up").collect();
+    // Most partitions hear their clock alone.
+    let busy = |r: &&Row| all || r.said > 0 || r.lag > 0 || r.state != "up" || r.task.starts_with("ledger.");
+    let shown: Vec<&Row> = sample.tasks.iter().filter(busy).collect();
     let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!("{rate:.1}"));
     for row in shown.iter().take(ROWS_MAX) {
         table.add_row([
@@ -237,7 +239,7 @@ fn text(sample: &Sample, all: bool) -> String {
         ]);
     }
     let mut desks = Table::new();
-    desks.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    desks.load_style(presets::NOTHING);
     desks.set_header(["account", "orders", "refusals", "fills", "rejects", "cancels", "equity", "drawdown", "trading"]);
     for desk in &sample.accounts {
         let counts = KINDS.iter().map(|kind| match desk.per_s.get(*kind).filter(|rate| **rate > 0.0) {
@@ -245,12 +247,16 @@ fn text(sample: &Sample, all: bool) -> String {
             None => desk.facts[*kind].to_string(),
         });
         let trading = desk.trading.as_ref().and_then(Value::as_str).unwrap_or("").to_owned();
-        let rest = [desk.equity.clone().unwrap_or_default(), desk.drawdown.clone().unwrap_or_default(), trading];
+        let short = |text: &Option<String>, digits: u32| {
+            let number = text.as_ref().and_then(|text| text.parse::<schemas::Decimal>().ok());
+            number.map_or(String::new(), |number| number.round_dp(digits).to_string())
+        };
+        let rest = [short(&desk.equity, 2), short(&desk.drawdown, 6), trading];
         desks.add_row(std::iter::once(desk.account.clone()).chain(counts).chain(rest));
     }
-    let more = shown.len().saturating_sub(ROWS_MAX);
-    let more = if more > 0 { format!("\n{more} more tasks") } else { String::new() };
-    format!("{}  {} tasks\n{table}{more}\n{desks}", crate::records::time_text(sample.wall_ns), sample.tasks.len())
+    let more = sample.tasks.len() - shown.len().min(ROWS_MAX);
+    let more = if more > 0 { format!("\n{more} more tasks (--all)") } else { String::new() };
+    format!("{}  {} tasks\n\n{table}{more}\n\n{desks}", crate::records::time_text(sample.wall_ns), sample.tasks.len())
 }
 
 /// `12 ms`, `3.4 s`, `2.1 h`

@@ -230,6 +230,8 @@ async fn a_finished_session_is_audited_replayed_and_explained() -> anyhow::Resul
     step("flipped byte");
     a_replay_of_the_whole_range_says_what_the_live_tasks_said(&session).await?;
     step("replayed");
+    a_merged_replay_trades_on_its_own_signals(&session).await?;
+    step("replayed with a desk of its own");
     a_paced_replay_of_a_part_says_its_beginning_and_is_dropped_whole(&session).await?;
     step("replayed a part");
     Ok(())
@@ -301,6 +303,12 @@ async fn every_fill_is_walked_to_a_tick(session: &Session) -> anyhow::Result<()>
     for part in ["\"role\":\"decision\"", "\"role\":\"vote\"", "\"role\":\"tick\"", "stale_mark", "vote_weight"] {
         assert!(text.contains(part), "{part} is not in the tree of {id}");
     }
+    // The same order as the desk heard it.
+    let desk = stored(&session.bus, &stream::desk("main")).await?;
+    let heard =
+        desk.iter().find(|(_, subject, payload)| *subject == order.1 && *payload == order.2).context("heard")?;
+    let (code, document) = session.tapeline(&["why", &format!("DESK_main:{}", heard.0)])?;
+    assert_eq!((code, &document["tree"]["place"]), (Some(0), &json!(format!("RISK_main:{}", order.0))), "{document}");
     // A refusal says its limit.
     if let Some((seq, _, payload)) = risk.iter().find(|(_, subject, _)| subject.starts_with("refusal.")) {
         let (code, document) = session.tapeline(&["why", &format!("RISK_main:{seq}")])?;
@@ -330,6 +338,10 @@ fn a_backtest_over_the_recorded_ticks_equals_the_session_or_says_why_not(
         assert!(count("live") > 0 && count("unexplained") == 0, "{row}");
         assert_eq!(2 * count("equal") + count("explained"), count("live") + count("backtest"), "{row}");
         eprintln!("parity: {kind} {} live, {} equal, {} explained", count("live"), count("equal"), count("explained"));
+    }
+    for shown in rows.iter().flat_map(|row| row["shown"].as_array().into_iter().flatten()) {
+        let because = &shown["because"];
+        assert!(shown["explained"] == json!(true) && because["live_behind"] != because["backtest_behind"], "{shown}");
     }
     if rows.iter().any(|row| row["explained"] != json!(0)) {
         assert!(document["first_inversion"]["live_behind"].is_string(), "{document}");
@@ -502,6 +514,53 @@ async fn a_replay_of_the_whole_range_says_what_the_live_tasks_said(session: &Ses
     let violation = tokio::time::timeout(Duration::from_secs(10), aggregate.violated()).await?;
     assert!(violation.to_string().contains("bt.calm"), "{violation}");
     assert_eq!(session.bus.stream(&format!("BT_calm_{}", live[1])).await?.last_seq, last);
+    let out = Command::new(program("tapeline")?)
+        .args(["replay", "list"])
+        .envs(session.server.env("aggregate"))
+        .env_remove("TAPELINE_DATA")
+        .output()?;
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && error.contains("a replay is the operator's: rights"), "{error}");
+    Ok(())
+}
+
+async fn a_merged_replay_trades_on_its_own_signals(session: &Session) -> anyhow::Result<()> {
+    let p = partition("binance", "BTCUSDT", PARTITIONS);
+    let (code, document) = session.tapeline(&[
+        "replay",
+        "--stage",
+        "strategy,risk,executor",
+        "--name",
+        "own",
+        "--desk",
+        "merged",
+        "--speed",
+        "2",
+    ])?;
+    assert_eq!((code, &document["finished"]), (Some(0), &json!(true)), "{document}");
+    let signals = stream::signal("binance", p);
+    let (ours, theirs) =
+        (stored(&session.bus, &format!("BT_own_{signals}")).await?, stored(&session.bus, &signals).await?);
+    assert_eq!(ours.len(), theirs.len());
+    assert!(ours.iter().zip(&theirs).all(|(our, their)| our.2 == their.2), "the signals are the live ones");
+    // What it traded follows from its own desk, whose order is recorded like the live one's.
+    let risk = stored(&session.bus, "BT_own_RISK_main").await?;
+    let orders: Vec<_> = risk.iter().filter(|(_, subject, _)| subject.starts_with("bt.own.order.")).collect();
+    assert!(!orders.is_empty(), "{document}");
+    for (_, _, payload) in orders {
+        assert_eq!(schemas::desk::Order::decode(payload)?.cause.stream, "BT_own_DESK_main");
+    }
+    let fills = stored(&session.bus, "BT_own_EXEC_main").await?;
+    assert!(fills.iter().any(|(_, subject, _)| subject.starts_with("bt.own.fill.")), "it trades");
+    let desk: Stored = stored(&session.bus, "BT_own_DESK_main").await?;
+    let plain = |(seq, subject, payload): (u64, String, Vec<u8>)| {
+        (seq, subject.strip_prefix("bt.own.").unwrap_or(&subject).to_owned(), payload)
+    };
+    let desk: Stored = desk.into_iter().map(plain).collect();
+    let mut core = risk::RiskCore::new("main", &risk::Config::load(Some(&session.user()?))?)?;
+    let said = fold(&mut core, "BT_own_DESK_main", &desk)?;
+    let found: Vec<_> = risk.into_iter().map(plain).map(|(_, subject, payload)| (subject, payload)).collect();
+    assert!(said == found, "risk said {} facts, its desk gives {}", found.len(), said.len());
     Ok(())
 }
 
@@ -544,7 +603,7 @@ async fn a_paced_replay_of_a_part_says_its_beginning_and_is_dropped_whole(sessio
 
     let (_, document) = tapeline_without_config(session, &["replay", "list"])?;
     assert!(document["runs"]["part"].is_object() && document["runs"]["calm"].is_object(), "{document}");
-    let (code, _) = tapeline_without_config(session, &["replay", "drop", "part", "calm"])?;
+    let (code, _) = tapeline_without_config(session, &["replay", "drop", "part", "calm", "own"])?;
     assert_eq!(code, Some(0));
     let (_, document) = tapeline_without_config(session, &["replay", "list"])?;
     assert_eq!(document["runs"], json!({}));

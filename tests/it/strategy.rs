@@ -243,6 +243,20 @@ async fn an_llm_trader_stores_prompt_reply_and_verdict_before_a_signal_follows()
     assert_eq!(replay(PromptCore::new(trader.clone()), "SEQ_LLM_owl", &seen)?, prompts);
     assert_eq!(replay(VerdictCore::new(trader), "LLMR_owl", &answers)?, said);
 
+    // The same by the operator's command; another model's name is found in the first prompt.
+    let other = server.dir().join("other.toml");
+    std::fs::write(&other, user.text.replace("model = \"scripted\"", "model = \"another\""))?;
+    for (config, code, position) in [(&owl.config, 0, None), (&other, 1, Some("LLMP_owl:1"))] {
+        let mut command = Command::new(program("tapeline")?);
+        command.args(["--json", "audit", "strategy.llm.owl", "--config"]).arg(config);
+        let out = command.envs(server.env("operator")).env_remove("TAPELINE_DATA").output().await?;
+        let audited: serde_json::Value = serde_json::from_slice(&out.stdout)?;
+        assert_eq!((out.status.code(), audited["tasks"].as_array().map(Vec::len)), (Some(code), Some(2)), "{audited}");
+        assert_eq!(audited["tasks"][0]["divergence"]["position"].as_str(), position, "{audited}");
+        let verdicts = &audited["tasks"][1];
+        assert_eq!(verdicts["compared"].as_u64(), Some(said.len() as u64), "{verdicts}");
+    }
+
     // The key went to the model and nowhere else.
     assert!(
         model

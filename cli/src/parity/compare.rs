@@ -1,7 +1,6 @@
 //! The backtest over the recorded ticks, and every fact that it says beside what the live pipeline said.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use backtest::queue::{Input, Queue, Recorded};
@@ -11,17 +10,15 @@ use schemas::{Core, Fault, Listen, Place, Speak, WireError};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::desk::{Desk, Tape, desk_hears};
+use super::desk::{Desk, Inversion, Tape, desk_hears};
 use crate::audit::stored::Stored;
 use crate::cores::{AnyCore, Said, Task};
 use crate::decode;
 
-/// How long the live tasks may take to say what the backtest says of the last ticks.
-const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 /// Kinds of the desk that are compared by content; ids and causes name desk positions and differ with them.
 const DESK_KINDS: [&str; 5] = ["order", "cancel", "refusal", "fill", "reject"];
-/// Differences shown of a kind.
-const SHOWN_MAX: usize = 5;
+/// Differences shown of a kind and side.
+const SHOWN_MAX: usize = 3;
 
 /// One kind of facts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -45,6 +42,8 @@ pub struct Difference {
     /// The tick before it: `stream:seq`.
     pub behind: String,
     pub explained: bool,
+    /// The nearest fact before it whose place between the ticks is another one in the backtest.
+    pub because: Option<Inversion>,
     pub subject: String,
     pub fact: Value,
 }
@@ -215,7 +214,7 @@ impl Backtest {
                 }
                 found => {
                     row.live += u64::from(found.is_some());
-                    row.differs("backtest", &fact.subject, &fact.payload, tape, played, false);
+                    row.differs("backtest", &fact.subject, &fact.payload, tape, played, None);
                 }
             }
         }
@@ -250,7 +249,7 @@ impl Backtest {
                 let kind = found.subject.split('.').next().unwrap_or("").to_owned();
                 let row = self.row(&kind);
                 row.live += 1;
-                row.differs("live", &found.subject, &found.payload, tape, tape.ticks.len() as u64, false);
+                row.differs("live", &found.subject, &found.payload, tape, tape.ticks.len() as u64, None);
             }
         }
         Ok(())
@@ -266,11 +265,10 @@ impl Backtest {
         desk: &Desk,
         proved: bool,
     ) -> anyhow::Result<Vec<Row>> {
-        let parts = desk.first.as_ref().map(|first| first.coordinate);
-        let explains = |coordinate: u64| proved && parts.is_some_and(|parts| parts <= coordinate);
+        let explains = |subject: &str, at: u64| if proved { desk.witness(subject, at) } else { None };
         let end = tape.ticks.len() as u64;
         for name in [stream::risk(account), stream::exec(account)] {
-            let last = settled(bus, &name, self.said.get(&name).copied().unwrap_or(0)).await?;
+            let last = bus.stream(&name).await.context("look at the live stream")?.last_seq;
             let mut stored = Stored::open(bus, &name, 1, last).await?;
             for k in 1..=last {
                 let Some(found) = stored.at(k).await? else { continue };
@@ -287,14 +285,18 @@ impl Backtest {
                 row.live += 1;
                 match there {
                     Some(_) => row.equal += 1,
-                    None => row.differs("live", &found.subject, &found.payload, tape, at, explains(at)),
+                    None => {
+                        let because = explains(&found.subject, at);
+                        row.differs("live", &found.subject, &found.payload, tape, at, because);
+                    }
                 }
             }
         }
         for ((subject, content), times) in std::mem::take(&mut self.desk) {
             let kind = subject.split('.').next().unwrap_or("").to_owned();
             for at in times {
-                self.row(&kind).differs("backtest", &subject, content.as_bytes(), tape, at, explains(at));
+                let because = explains(&subject, at);
+                self.row(&kind).differs("backtest", &subject, content.as_bytes(), tape, at, because);
             }
         }
         Ok(self.rows.into_values().collect())
@@ -302,18 +304,28 @@ impl Backtest {
 }
 
 impl Row {
-    fn differs(&mut self, side: &'static str, subject: &str, payload: &[u8], tape: &Tape, at: u64, explained: bool) {
+    /// Notes a fact that only one side said; `because` explains it.
+    fn differs(
+        &mut self,
+        side: &'static str,
+        subject: &str,
+        payload: &[u8],
+        tape: &Tape,
+        at: u64,
+        because: Option<&Inversion>,
+    ) {
+        let explained = because.is_some();
         *(if explained { &mut self.explained } else { &mut self.unexplained }) += 1;
-        let difference = Difference {
-            side,
-            behind: tape.place(at),
-            explained,
-            subject: subject.to_owned(),
-            fact: decode::json_of(payload),
-        };
-        self.shown.push(difference);
-        // Both sides of the first ones are worth more than many of one.
-        self.shown.truncate(SHOWN_MAX);
+        if self.shown.iter().filter(|shown| shown.side == side).count() < SHOWN_MAX {
+            self.shown.push(Difference {
+                side,
+                behind: tape.place(at),
+                explained,
+                because: because.cloned(),
+                subject: subject.to_owned(),
+                fact: decode::json_of(payload),
+            });
+        }
     }
 }
 
@@ -326,18 +338,6 @@ fn content(payload: &[u8]) -> String {
         }
     }
     fact.to_string()
-}
-
-/// The end of a live stream, once it is not behind the backtest any more or the wait is over.
-async fn settled(bus: &Bus, name: &str, said: u64) -> anyhow::Result<u64> {
-    let begun = Instant::now();
-    loop {
-        let last = bus.stream(name).await.context("look at the live stream")?.last_seq;
-        if last >= said || begun.elapsed() > CATCH_UP_MAX {
-            return Ok(last);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 #[cfg(test)]

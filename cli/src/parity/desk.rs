@@ -50,15 +50,18 @@ pub struct Inversion {
     pub coordinate: u64,
 }
 
+/// Inversions that are kept as witnesses; the first ones.
+const INVERSIONS_MAX: usize = 200_000;
+
 /// What the recorded desk says.
 #[derive(Debug, Default)]
 pub struct Desk {
     pub extras: Vec<Extra>,
     /// By desk sequence (from 1): ticks that go before it.
     coordinates: Vec<u64>,
-    /// The first fact in another order than in a backtest.
-    pub first: Option<Inversion>,
-    pub inversions: u64,
+    /// Facts in another order than in a backtest, at most [`INVERSIONS_MAX`] of them.
+    inversions: Vec<Inversion>,
+    pub inversions_count: u64,
     /// Inputs of the desk that are not what the raw and signal streams hold; each is a reason of its own.
     pub wrong: Vec<String>,
     /// Signals of rule strategies by their stream, in the desk's order: desk sequence and identity.
@@ -242,12 +245,35 @@ impl Desk {
 
     /// As [`Desk::invert`], for a signal that the backtest said behind `backtest` ticks.
     pub fn note(&mut self, desk: String, subject: String, tape: &Tape, live: u64, backtest: u64) {
-        self.inversions += 1;
-        let coordinate = live.min(backtest);
-        if self.first.as_ref().is_none_or(|first| coordinate < first.coordinate) {
+        self.inversions_count += 1;
+        if self.inversions.len() < INVERSIONS_MAX {
             let (live_behind, backtest_behind) = (tape.place(live), tape.place(backtest));
-            self.first = Some(Inversion { desk, subject, live_behind, backtest_behind, coordinate });
+            let coordinate = live.min(backtest);
+            self.inversions.push(Inversion { desk, subject, live_behind, backtest_behind, coordinate });
         }
+    }
+
+    /// Puts the witnesses in the order of the ticks; before it [`Desk::witness`] finds nothing right.
+    pub fn sort(&mut self) {
+        self.inversions.sort_by_key(|i| i.coordinate);
+    }
+
+    /// The first place where the two orders part.
+    pub fn first(&self) -> Option<&Inversion> {
+        self.inversions.first()
+    }
+
+    /// What stands in another order at or before `coordinate`: the newest of the same instrument, else the newest.
+    pub fn witness(&self, subject: &str, coordinate: u64) -> Option<&Inversion> {
+        /// How far back the same instrument is looked for.
+        const BACK_MAX: usize = 1_000;
+        let end = self.inversions.partition_point(|i| i.coordinate <= coordinate);
+        let before = &self.inversions[..end];
+        let instrument = |subject: &str| subject.rsplitn(3, '.').take(2).map(str::to_owned).collect::<Vec<_>>();
+        let own = instrument(subject);
+        // A tick between two venues says less than a signal or fill that moved.
+        let near = |i: &&Inversion| !i.subject.starts_with("raw.") && instrument(&i.subject) == own;
+        before.iter().rev().take(BACK_MAX).find(near).or(before.last())
     }
 }
 

@@ -93,7 +93,15 @@ impl Walker {
         if let Some((stream, seq)) = self.place(id).await? {
             let found = self.get(&stream, seq).await?.with_context(|| format!("{stream}:{seq} is not there"))?;
             let index = id.parse::<Cause>().ok().filter(|c| c.stream == stream && c.seq == seq).map(|c| c.index);
-            return self.node("fact", found, None, index, None, 0).await;
+            // A place on the desk means what the sequencer recorded there.
+            let said = match found.source.clone() {
+                Some((stream, seq)) => self.get(&stream, seq).await?,
+                None => None,
+            };
+            return match said {
+                Some(said) => self.node("fact", said, Some(&found), index, None, 0).await,
+                None => self.node("fact", found, None, index, None, 0).await,
+            };
         }
         let (order, n) = match id.rsplit_once(':') {
             Some((order, n)) => (order, Some(n.parse::<u32>().with_context(|| format!("`{id}` is no id or place"))?)),
