@@ -30,9 +30,9 @@ struct Args {
     /// Strike for at most so many seconds
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// Strike until so many processes were killed
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
-    kills: u64,
+    /// Strike at most until so many processes were killed
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    kills: Option<u64>,
     /// Seconds of one round; each stores the session anew and compares it
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=3600))]
     round_seconds: u64,
@@ -75,7 +75,7 @@ async fn chaos(args: &Args) -> anyhow::Result<()> {
         seed,
         nodes: args.nodes.parse()?,
         seconds: args.seconds,
-        kills: args.kills,
+        kills: args.kills.unwrap_or(u64::MAX),
         round_seconds: args.round_seconds,
         pause_ms: args.pause_ms,
     };
@@ -84,7 +84,7 @@ async fn chaos(args: &Args) -> anyhow::Result<()> {
         .context("no recording: set TAPELINE_FIXTURES to the shared folder that holds data/ and goldens/")?;
     let dir = tempfile::tempdir()?;
     let session = whole.cut(args.lines as usize, dir.path())?;
-    let bar = ProgressBar::new(if args.kills < 1_000_000 { args.kills } else { args.seconds * 1000 / args.pause_ms });
+    let bar = ProgressBar::new(args.kills.unwrap_or(args.seconds * 1000 / args.pause_ms));
     bar.set_style(ProgressStyle::with_template("  {bar:40} {pos} kills {msg} {elapsed}")?);
     bar.set_message("undisturbed run");
     bar.tick();
