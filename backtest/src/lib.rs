@@ -9,6 +9,7 @@ pub mod account;
 pub mod doubles;
 pub mod metrics;
 pub mod options;
+pub mod overfit;
 pub mod queue;
 pub mod report;
 pub mod run;
