@@ -9,5 +9,6 @@ mod goldens;
 mod ingest;
 mod ledger;
 mod pipeline;
+mod report;
 mod rights;
 mod strategy;
