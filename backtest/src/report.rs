@@ -20,6 +20,7 @@ pub(crate) mod chart;
 mod page;
 
 pub use background::Background;
+pub(crate) use page::{escaped, frame};
 pub use sheet::Sheet;
 
 /// A finished backtest.

@@ -20,3 +20,4 @@ pub mod status;
 pub mod tap;
 
 pub mod batch;
+pub mod sweep_cmd;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{batch, config_cmd, decode, desk_cmd, exit, import, init, records, status, stop, tap, up};
+use cli::{batch, config_cmd, decode, desk_cmd, exit, import, init, records, status, stop, sweep_cmd, tap, up};
 
 /// A trading pipeline over NATS JetStream.
 ///
@@ -44,7 +44,7 @@ enum Command {
     Tap(tap::Args),
     /// One payload from stdin (MessagePack) as JSON
     Decode(decode::Args),
-    /// Put a recording or a file of trades into the raw stream of a venue
+    /// Put a recording, a file of trades or an export into streams
     Import(import::Args),
     /// Venue messages as normalised events, one JSON object a line
     Normalize(batch::NormalizeArgs),
@@ -56,6 +56,8 @@ enum Command {
     Indicators(batch::IndicatorsArgs),
     /// Run a strategy over recorded candles or trades
     Backtest(batch::BacktestArgs),
+    /// Many backtests over grids of parameters, with what luck makes of the best
+    Sweep(sweep_cmd::Args),
     /// Positions of an account
     Positions(records::PositionsArgs),
     /// Executions of an account, newest first
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         Command::Candles(args) => batch::candles(args, json),
         Command::Indicators(args) => batch::indicators(args),
         Command::Backtest(args) => batch::backtest(args, json),
+        Command::Sweep(args) => sweep_cmd::run(args, json),
         Command::Positions(args) => records::positions(args, data, json),
         Command::Trades(args) => records::trades(args, data, json),
         Command::Signals(args) => records::signals(args, data, json),

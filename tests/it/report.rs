@@ -69,3 +69,34 @@ fn a_report_is_one_file_that_asks_nobody_and_its_charts_answer_the_pointer() -> 
     assert!(charts >= 4 && seen["trades"].as_u64() > Some(5) && seen["months"].as_u64() >= Some(1), "{seen}");
     Ok(())
 }
+
+#[test]
+fn a_sweep_is_a_page_a_table_and_a_document_with_the_same_best() -> anyhow::Result<()> {
+    let Some(fixtures) = schemas::fixtures::root() else { return Ok(()) };
+    let candles = fixtures.join("data/candles/binance_spot_XRPETH_5m.freqtrade.csv.gz");
+    let dir = tempfile::tempdir()?;
+    let (out, candles) = (dir.path().to_str().context("UTF-8")?, candles.to_str().context("UTF-8")?);
+    let mut args = vec!["sweep", "--candles", candles, "--strategy", "ema_cross", "--out", out, "--by", "total_return"];
+    args.extend(["--param", "fast=2..6..2", "--param", "slow=6,12", "--sizing", "equity:0.5"]);
+    args.extend(["--walk-forward", "train=12h,test=6h"]);
+    let said = tapeline(&args)?;
+    assert_eq!(read(&dir.path().join("sweep.json"))?, said);
+    // fast 6 slow 6 is no crossing: it is told, not counted.
+    assert_eq!((said["trials"].as_array().map(Vec::len), &said["verdict"]["trials"]), (Some(6), &5.into()));
+    assert!(said["trials"][5]["error"].as_str().is_some_and(|why| why.contains("slow")), "{said}");
+    let returns: Vec<f64> = (0..5).filter_map(|i| said["trials"][i]["stats"]["total_return"].as_f64()).collect();
+    assert!(returns.len() == 5 && returns.windows(2).all(|w| w[0] >= w[1]), "{returns:?}");
+    let mut rows = csv::Reader::from_path(dir.path().join("sweep.csv"))?;
+    let column = rows.headers()?.iter().position(|n| n == "total_return").context("total_return")?;
+    let listed = rows.records().filter_map(|r| r.ok()?.get(column)?.parse::<f64>().ok()).fold(f64::MIN, f64::max);
+    assert_eq!(listed, returns[0]);
+    assert!(said["walk_forward"]["steps"].as_array().map_or(0, Vec::len) > 1, "{}", said["walk_forward"]);
+    let Some(seen) = browser(&dir.path().join("sweep.html"))? else { return Ok(()) };
+    assert_eq!(seen["troubles"], serde_json::json!([]), "{seen}");
+
+    let out =
+        Command::new(program()?).args(&args[..7]).args(["--param", "fast=1..9..1", "--trials-max", "5"]).output()?;
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(1) && error.contains("9 combinations"), "{:?} {error}", out.status);
+    Ok(())
+}
