@@ -14,6 +14,7 @@ pub mod up;
 pub mod config_cmd;
 pub mod decode;
 pub mod desk_cmd;
+pub mod export;
 pub mod import;
 pub mod records;
 pub mod status;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{batch, config_cmd, decode, desk_cmd, exit, import, init, records, status, stop, sweep_cmd, tap, up};
+use cli::{batch, config_cmd, decode, desk_cmd, exit, export, import, init, records, status, stop, sweep_cmd, tap, up};
 
 /// A trading pipeline over NATS JetStream.
 ///
@@ -46,6 +46,8 @@ enum Command {
     Decode(decode::Args),
     /// Put a recording, a file of trades or an export into streams
     Import(import::Args),
+    /// Streams as Parquet files, complete and typed
+    Export(export::Args),
     /// Venue messages as normalised events, one JSON object a line
     Normalize(batch::NormalizeArgs),
     /// The order book that a recorded sequence ends with
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
         Command::Tap(args) => tap::run(args, data, json),
         Command::Decode(args) => decode::run(args),
         Command::Import(args) => import::run(args, data, json),
+        Command::Export(args) => export::run(args, data, json),
         Command::Normalize(args) => batch::normalize(args),
         Command::Book(args) => batch::book(args),
         Command::Candles(args) => batch::candles(args, json),

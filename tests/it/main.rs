@@ -4,6 +4,7 @@ mod bus;
 mod browser;
 mod edges;
 mod executor;
+mod export;
 mod gateway;
 mod goldens;
 mod ingest;
