@@ -32,6 +32,8 @@ pub struct Point {
     pub open_ms: i64,
     pub equity: Notional,
     pub in_position: bool,
+    /// What the position is worth at the close; negative is short.
+    pub exposure: Notional,
 }
 
 /// An open position's history.
@@ -58,6 +60,7 @@ pub struct Account {
     trips: Vec<Trip>,
     points: Vec<Point>,
     fills: u64,
+    traded: Notional,
     doubles: Option<Doubles>,
 }
 
@@ -72,6 +75,7 @@ impl Account {
             trips: Vec::new(),
             points: Vec::new(),
             fills: 0,
+            traded: Notional::ZERO,
             doubles: None,
         }
     }
@@ -99,9 +103,14 @@ impl Account {
     pub fn fills(&self) -> u64 {
         self.fills
     }
+    /// Price times size of all fills, both sides; positive.
+    pub fn traded(&self) -> Notional {
+        self.traded
+    }
 
     pub fn on_fill(&mut self, fill: &Fill) {
         self.fills += 1;
+        self.traded += (fill.price * fill.qty).abs();
         let change = Qty::new(fill.side.sign() * fill.qty.get());
         self.cash -= fill.price * change + fill.fee;
         let before = self.held;
@@ -172,8 +181,9 @@ impl Account {
 
     /// Marks the account at the close of a bar.
     pub fn on_close(&mut self, open_ms: i64, close: Price) {
-        let equity = self.cash + close * self.held;
-        self.points.push(Point { open_ms, equity, in_position: !self.held.is_zero() });
+        let exposure = close * self.held;
+        let equity = self.cash + exposure;
+        self.points.push(Point { open_ms, equity, in_position: !self.held.is_zero(), exposure });
     }
 }
 

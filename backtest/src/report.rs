@@ -1,15 +1,27 @@
-//! What a backtest gives back, and its three files.
+//! What a backtest gives back, and its files: CSV lists, statistics, a report for people and the same as JSON.
+//!
+//! Modules in reading order: what the cores did not say, the numbers, their pictures, the page.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use schemas::Nanos;
 
 use crate::account::{Point, Trip};
 use crate::metrics::Stats;
+
+pub mod background;
+pub mod sheet;
+
+pub(crate) mod chart;
+mod page;
+
+pub use background::Background;
+pub(crate) use page::{escaped, frame};
+pub use sheet::Sheet;
 
 /// A finished backtest.
 #[derive(Clone, PartialEq, Debug)]
@@ -29,8 +41,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// Writes `trades.csv`, `equity.csv` and `stats.json` into `dir`, which is made where it is absent.
+    /// Writes `trades.csv`, `equity.csv`, `stats.json`, `report.json` and `report.html` into `dir`, which is made where
+    /// it is absent. Without candles: see [`Report::write_with`].
     pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        self.write_with(dir, &Background::default())
+    }
+
+    /// As [`Report::write`], with the candles, gaps and settings of the run.
+    pub fn write_with(&self, dir: &Path, background: &Background) -> anyhow::Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("make folder {}", dir.display()))?;
         let file = |name: &str| -> anyhow::Result<BufWriter<File>> {
             let path = dir.join(name);
@@ -55,6 +73,14 @@ impl Report {
         serde_json::to_writer_pretty(&mut stats, &self.stats)?;
         writeln!(stats)?;
         stats.flush()?;
+        let sheet = Sheet::of(self, background);
+        let mut numbers = file("report.json")?;
+        serde_json::to_writer_pretty(&mut numbers, &sheet)?;
+        writeln!(numbers)?;
+        numbers.flush()?;
+        let mut page = file("report.html")?;
+        page.write_all(page::html(&sheet).as_bytes())?;
+        page.flush()?;
         Ok(())
     }
 }

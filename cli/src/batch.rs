@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write, stdout
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use backtest::report::Background;
 use backtest::{CandleOptions, Sizing, StrategyChoice, TradeOptions};
 use flate2::read::MultiGzDecoder;
 use ingest::normalize::Snapshot;
@@ -173,7 +174,7 @@ pub struct BacktestArgs {
     /// Your tapeline.toml: [risk], [executor] and [aggregate] count
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Folder for trades.csv, equity.csv and stats.json
+    /// Folder for report.html, report.json, trades.csv, equity.csv and stats.json
     #[arg(long)]
     out: PathBuf,
 }
@@ -192,7 +193,7 @@ pub fn backtest(args: BacktestArgs, json: bool) -> anyhow::Result<()> {
     if let Ok(style) = style {
         bar.set_style(style);
     }
-    let report = match (args.candles, args.trades) {
+    let (report, background) = match (args.candles, args.trades) {
         (Some(candles), _) => {
             if let Some(model) = args.fill_model.as_deref().filter(|m| *m != "next-open") {
                 anyhow::bail!("--fill-model {model}: over candles there is next-open; {model} needs --trades");
@@ -208,7 +209,7 @@ pub fn backtest(args: BacktestArgs, json: bool) -> anyhow::Result<()> {
                 initial_cash: args.initial_cash,
                 user,
             };
-            backtest::run_candles(&options, show)?
+            (backtest::run_candles(&options, show)?, Background::of_candles(&options)?)
         }
         (None, Some(trades)) => {
             let mut options = TradeOptions::new(trades, strategy);
@@ -220,12 +221,12 @@ pub fn backtest(args: BacktestArgs, json: bool) -> anyhow::Result<()> {
             options.slippage_bps = args.slippage_bps;
             options.initial_cash = args.initial_cash;
             options.user = crate::config_cmd::user_file(args.config.as_deref())?;
-            backtest::run_trades(&options, show)?
+            (backtest::run_trades(&options, show)?, Background::of_trades(&options)?)
         }
         (None, None) => anyhow::bail!("name a file with --candles or --trades"),
     };
     bar.finish_and_clear();
-    report.write(&args.out)?;
+    report.write_with(&args.out, &background)?;
     let stats = serde_json::to_value(&report.stats).context("write the statistics")?;
     if json {
         println!(

@@ -1,4 +1,5 @@
-//! `tapeline import`: a recording or files of trades into RAW_<VENUE>, resumable, with progress.
+//! `tapeline import`: a recording or files of trades into RAW_<VENUE>, or an export into its streams; resumable, with
+//! progress.
 
 use std::path::PathBuf;
 
@@ -10,19 +11,22 @@ use schemas::subject::stream;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::export::restore;
 use crate::target;
 
 /// `tapeline import`
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   tapeline import --venue binance --form recording btcusdt_20240808.gz btcusdt_20240809.gz
-  tapeline import --venue bitmex --symbol XBTUSD --form trades XBTUSD.trades.csv.gz")]
+  tapeline import --venue bitmex --symbol XBTUSD --form trades XBTUSD.trades.csv.gz
+  tapeline import --form tables archive/           what `tapeline export` wrote, at the same sequences")]
 pub struct Args {
     /// Venue id: the recording is stored in RAW_<VENUE>
-    #[arg(long)]
+    #[arg(long, default_value = "", required_if_eq_any([("form", "recording"), ("form", "trades")]))]
     venue: String,
-    /// recording: lines of `<receive ns> <frame>`; trades: CSV seq,ts_ns,trade_id,price,qty,side
-    #[arg(long, value_parser = ["recording", "trades"])]
+    /// recording: lines of `<receive ns> <frame>`; trades: CSV seq,ts_ns,trade_id,price,qty,side; tables: folders of
+    /// `tapeline export`
+    #[arg(long, value_parser = ["recording", "trades", "tables"])]
     form: String,
     /// Symbol, where the files do not tell it
     #[arg(long, default_value = "")]
@@ -33,12 +37,15 @@ pub struct Args {
     /// Close the candles that are open at the end
     #[arg(long)]
     flush_open: bool,
-    /// Files in order, plain or gzip
+    /// Files in order, plain or gzip; folders of an export
     #[arg(required = true)]
     files: Vec<PathBuf>,
 }
 
 pub fn run(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+    if args.form == "tables" {
+        return tables(&args.files, data, json);
+    }
     let job = job(&args)?;
     target::block_on(async {
         let bus = target::operator_bus(data).await?;
@@ -70,6 +77,53 @@ pub fn run(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Result<()> 
             let word = if p.finished { "the recording is stored" } else { "stopped; run it again to go on" };
             println!("{word}: {new} new facts, {} were there", p.facts_found);
         }
+        Ok(())
+    })
+}
+
+/// Every stream of these exports, one behind the other.
+fn tables(dirs: &[PathBuf], data: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+    let mut folders = Vec::new();
+    for dir in dirs {
+        folders.extend(restore::folders(dir)?);
+    }
+    target::block_on(async {
+        let bus = target::operator_bus(data).await?;
+        let mut done = Vec::new();
+        for folder in &folders {
+            let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(1) };
+            if let Ok(style) = ProgressStyle::with_template("  {msg} {bar:40} {human_pos}/{human_len} {per_sec} {eta}")
+            {
+                bar.set_style(style);
+            }
+            bar.set_message(folder.display().to_string());
+            let progress = |done: u64, total: u64| {
+                bar.set_length(total);
+                bar.set_position(done);
+            };
+            let restored = restore::restore(&bus, folder, progress).await;
+            bar.finish_and_clear();
+            done.push(restored.with_context(|| format!("import {}", folder.display()))?);
+        }
+        if json {
+            println!("{}", json!({ "streams": done }));
+            return Ok(());
+        }
+        let mut shown = comfy_table::Table::new();
+        shown.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header([
+            "stream",
+            "first",
+            "last",
+            "rows in",
+            "messages out",
+            "stored now",
+            "bytes",
+        ]);
+        for r in &done {
+            let counts = [r.first_seq, r.last_seq, r.rows, r.messages, r.stored].map(|n| n.to_string());
+            shown.add_row([r.stream.clone()].into_iter().chain(counts).chain(["identical".to_owned()]));
+        }
+        println!("{shown}");
         Ok(())
     })
 }

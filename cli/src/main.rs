@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cli::{
-    audit, batch, config_cmd, decode, desk_cmd, doctor, exit, grow, import, init, parity, records, replay, status,
-    stop, tap, task_cmd, top, up, why,
+    audit, batch, config_cmd, decode, desk_cmd, doctor, exit, export, grow, import, init, parity, records, replay,
+    status, stop, sweep_cmd, tap, task_cmd, top, up, why,
 };
 
 /// A trading pipeline over NATS JetStream.
@@ -49,8 +49,10 @@ enum Command {
     Tap(tap::Args),
     /// One payload from stdin (MessagePack) as JSON
     Decode(decode::Args),
-    /// Put a recording or a file of trades into the raw stream of a venue
+    /// Put a recording, a file of trades or an export into streams
     Import(import::Args),
+    /// Streams as Parquet files, complete and typed
+    Export(export::Args),
     /// Venue messages as normalised events, one JSON object a line
     Normalize(batch::NormalizeArgs),
     /// The order book that a recorded sequence ends with
@@ -61,6 +63,8 @@ enum Command {
     Indicators(batch::IndicatorsArgs),
     /// Run a strategy over recorded candles or trades
     Backtest(batch::BacktestArgs),
+    /// Many backtests over grids of parameters, with what luck makes of the best
+    Sweep(sweep_cmd::Args),
     /// Positions of an account
     Positions(records::PositionsArgs),
     /// Executions of an account, newest first
@@ -99,11 +103,13 @@ fn main() -> ExitCode {
         Command::Tap(args) => tap::run(args, data, json),
         Command::Decode(args) => decode::run(args),
         Command::Import(args) => import::run(args, data, json),
+        Command::Export(args) => export::run(args, data, json),
         Command::Normalize(args) => batch::normalize(args),
         Command::Book(args) => batch::book(args),
         Command::Candles(args) => batch::candles(args, json),
         Command::Indicators(args) => batch::indicators(args),
         Command::Backtest(args) => batch::backtest(args, json),
+        Command::Sweep(args) => sweep_cmd::run(args, json),
         Command::Positions(args) => records::positions(args, data, json),
         Command::Trades(args) => records::trades(args, data, json),
         Command::Signals(args) => records::signals(args, data, json),
