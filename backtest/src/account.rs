@@ -99,6 +99,18 @@ impl Account {
     pub fn fills(&self) -> u64 {
         self.fills
     }
+    /// Trips that closed since the last call.
+    pub fn take_trips(&mut self) -> Vec<Trip> {
+        std::mem::take(&mut self.trips)
+    }
+    /// Money and what is held at `price`.
+    pub fn worth(&self, price: Price) -> Notional {
+        self.cash + price * self.held
+    }
+    /// What has come of a backtest, for its statistics.
+    pub fn settled(initial: Notional, trips: Vec<Trip>, points: Vec<Point>, fills: u64) -> Self {
+        Self { trips, points, fills, ..Self::new(initial.get()) }
+    }
 
     pub fn on_fill(&mut self, fill: &Fill) {
         self.fills += 1;
