@@ -19,6 +19,7 @@ pub mod source;
 pub mod engine;
 pub mod queue;
 pub mod run;
+pub mod lookahead;
 
 pub mod sizing;
 pub mod account;
