@@ -128,7 +128,8 @@ impl AggregateCore {
         })
     }
 
-    fn on_trades(&mut self, place: &Place, trades: &Trades, out: &mut Vec<Out>) -> Result<(), Fault> {
+    /// Folds a pack of trades; the same as [`Core::handle`] with it, for drivers in the same process.
+    pub fn on_trades(&mut self, place: &Place, trades: &Trades, out: &mut Vec<Out>) -> Result<(), Fault> {
         let symbol = symbol_of(&mut self.venues, &self.config, &self.plan, &trades.venue, &trades.symbol, trades.p)?;
         let mut events = std::mem::take(&mut self.events);
         symbol.folder.fold(Columns::of(trades), &mut events).map_err(|e| fault(trades, &e))?;

@@ -107,6 +107,22 @@ impl Account {
     pub fn traded(&self) -> Notional {
         self.traded
     }
+    /// Trips that closed since the last call.
+    pub fn take_trips(&mut self) -> Vec<Trip> {
+        std::mem::take(&mut self.trips)
+    }
+    /// What is held at `price`; negative is short.
+    pub fn exposure(&self, price: Price) -> Notional {
+        price * self.held
+    }
+    /// Money and what is held at `price`.
+    pub fn worth(&self, price: Price) -> Notional {
+        self.cash + self.exposure(price)
+    }
+    /// What has come of a backtest, for its statistics.
+    pub fn settled(initial: Notional, trips: Vec<Trip>, points: Vec<Point>, fills: u64, traded: Notional) -> Self {
+        Self { trips, points, fills, traded, ..Self::new(initial.get()) }
+    }
 
     pub fn on_fill(&mut self, fill: &Fill) {
         self.fills += 1;

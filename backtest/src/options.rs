@@ -179,7 +179,7 @@ impl TradeOptions {
 }
 
 /// Venue id and symbol in the name of a recording.
-fn market_of(name: &str) -> Option<(String, String)> {
+pub(crate) fn market_of(name: &str) -> Option<(String, String)> {
     let mut parts = name.split('_');
     let (exchange, second) = (parts.next()?, parts.next()?);
     let (venue, symbol) = match (exchange, second) {

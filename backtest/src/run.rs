@@ -1,30 +1,31 @@
-//! The two backtests: which cores sit at the queue, what the tape puts in, what is added up.
+//! Backtests: which cores play, what the tape puts in, what is added up. Trades play on the [`Engine`], candles on
+//! the [`Queue`].
 
 use std::collections::BTreeMap;
 
-use aggregate::core::AggregateCore;
-use anyhow::Context;
 use executor::ExecutorCore;
 use schemas::config::UserFile;
 use schemas::desk::Refusal;
 use schemas::exec::{Fill, Funding};
-use schemas::fixed::mantissa_at;
 use schemas::instrument::{InstrumentKind, SizeUnit};
 use schemas::market::{Candle, ClosedBy, Indicators};
-use schemas::raw::{Clock, PACK_MAX, Trade, Trades};
 use schemas::subject::{self, stream};
-use schemas::{Cause, Decimal, Fact, Instrument, Nanos, Notional, Price, PriceM, Qty, QtyM, Scale, Timeframe, Version};
+use schemas::{Cause, Decimal, Fact, Instrument, Nanos, Notional, Price, Qty, Scale, Timeframe, Version};
 use strategy::StrategyCore;
-use toml::{Table, Value};
 
 use crate::account::Account;
 use crate::doubles::Doubles;
+use crate::engine::{self, Engine};
+use crate::fact::{Entry, Typed};
 use crate::metrics::Stats;
-use crate::options::{CandleOptions, Sizing, StrategyChoice, TradeOptions};
+use crate::options::{CandleOptions, Sizing, TradeOptions};
+use crate::portfolio::Portfolio;
 use crate::queue::{Input, Queue, Recorded};
 use crate::report::Report;
+use crate::setup::{Setup, strategy_config};
 use crate::sizing::{Sizer, When};
-use crate::tape::{self, Bar, Print};
+use crate::source::{Tape, TradesFile, trades_tape};
+use crate::tape::{self, Bar};
 
 /// The account of a backtest.
 const ACCOUNT: &str = "backtest";
@@ -56,7 +57,7 @@ pub fn run_candles(options: &CandleOptions, mut progress: impl FnMut(Progress)) 
     let signals = stream::signal(CANDLE_VENUE, p);
     queue.join("strategy", Input::Stream(TAPE.to_owned()), signals, StrategyCore::new(&rules)?);
     let user = options.user.as_ref();
-    join_desk(&mut queue, options.sizing, When::NextOpen, options.initial_cash, user)?;
+    join_desk(&mut queue, options.sizing, options.initial_cash, user)?;
     let mut config = executor_config(user, "next_open", 0, options.fee_bps, options.slippage_bps)?;
     config.fill.candle_timeframe = timeframe;
     config.check()?;
@@ -94,82 +95,70 @@ pub fn run_candles(options: &CandleOptions, mut progress: impl FnMut(Progress)) 
 }
 
 /// Plays trades through aggregate, strategy, risk (or a sizing rule) and executor.
-pub fn run_trades(options: &TradeOptions, mut progress: impl FnMut(Progress)) -> anyhow::Result<Report> {
-    let (venue, symbol, timeframe) = (options.venue.as_str(), options.symbol.as_str(), options.timeframe);
-    let p = subject::partition(venue, symbol, subject::PARTITIONS);
+pub fn run_trades(options: &TradeOptions, progress: impl FnMut(Progress)) -> anyhow::Result<Report> {
+    let setup = trades_setup(options)?;
+    let (venue, symbol) = (options.venue.clone(), options.symbol.clone());
+    let file = TradesFile { path: options.trades.clone(), venue, symbol, spot: options.spot };
+    let grace_ns = |venue: &str| setup.aggregate.grace_ns(venue);
+    let mut tape = trades_tape(&[file], setup.timeframe_min(), grace_ns)?;
+    play(&setup, &mut tape, progress)
+}
+
+/// The cores of a trades backtest.
+pub fn trades_setup(options: &TradeOptions) -> anyhow::Result<Setup> {
     let user = options.user.as_ref();
-    let (raw, agg) = (stream::raw(venue), stream::aggregate(venue, p));
-    let mut queue = Queue::new(ACCOUNT, false);
+    let mut setup = Setup::of(user)?.with_strategy(&options.strategy, options.timeframe)?;
+    setup.account = ACCOUNT.to_owned();
+    setup.executor =
+        executor_config(user, &options.fill_model, options.latency_ns, options.fee_bps, options.slippage_bps)?;
+    Ok(setup.with_cash(options.initial_cash).with_sizing(options.sizing))
+}
 
-    let rules = strategy_config(&options.strategy, timeframe)?;
-    let mut folding = aggregate::config::Config::load(user)?;
-    folding.timeframes = vec![timeframe];
-    folding.fill.retain(|tf| *tf == timeframe);
-    folding.preview_timeframes = Vec::new();
-    let outputs = outputs_of(&rules)?;
-    folding.indicator_timeframes = if outputs.is_some() { vec![timeframe] } else { Vec::new() };
-    folding.indicators = outputs.unwrap_or_default();
-    let grace_ns = folding.grace_ns(venue);
-    queue.join("aggregate", Input::Stream(raw.clone()), agg.clone(), AggregateCore::new(&folding)?);
-    queue.join("strategy", Input::Stream(agg), stream::signal(venue, p), StrategyCore::new(&rules)?);
-    join_desk(&mut queue, options.sizing, When::Now, options.initial_cash, user)?;
-    let config = executor_config(user, &options.fill_model, options.latency_ns, options.fee_bps, options.slippage_bps)?;
-    queue.join("executor", Input::Desk, stream::exec(ACCOUNT), ExecutorCore::new(ACCOUNT, &config));
-
-    let mut run = TradeRun {
-        ledger: Ledger::new(options.initial_cash),
-        tape: Packer {
-            venue: venue.to_owned(),
-            symbol: symbol.to_owned(),
-            p,
-            timeframe,
-            grace_ns,
-            scale: Scale::default(),
-            pack: None,
-            newest_ns: i64::MIN,
-        },
-        queue,
-        raw,
-    };
-    run.ledger.timeframe = Some(timeframe.to_string());
-    // The scale must be known before the first order, and it is the widest of the file.
-    let mut scale = Scale::default();
-    let total = tape::trades(&options.trades, |print| {
-        scale = scale.widened(print.price, print.qty);
-        Ok(())
-    })?;
-    run.tape.scale = scale;
-    // What is spot cannot be sold short, and risk knows it.
-    let kind = if options.spot { InstrumentKind::Spot } else { InstrumentKind::Perpetual };
-    let listed = instrument(venue, symbol, kind, scale);
-    run.play(vec![(listed.subject(), listed.encode())])?;
-    let mut done: u64 = 0;
-    tape::trades(&options.trades, |print| {
-        done += 1;
-        let ts_ns = print.ts_ns;
-        let facts = run.tape.push(&print)?;
-        run.play(facts)?;
-        if done.is_multiple_of(PROGRESS_EVERY) || done == total {
-            progress(Progress { done, total: Some(total), ts_ns, fills: run.ledger.account.fills() });
+/// Plays a tape through the cores of a setup, to its end.
+pub fn play(setup: &Setup, tape: &mut dyn Tape, mut progress: impl FnMut(Progress)) -> anyhow::Result<Report> {
+    let mut portfolio = Portfolio::new(setup.cash(), setup.timeframe_marking()?);
+    let mut engine = Engine::new(setup)?;
+    let total = tape.ticks_total();
+    let (mut done, mut shown, mut ts_ns) = (0, 0, 0);
+    watch(&mut engine, tape, |entry, of_tape| {
+        portfolio.see(entry);
+        if of_tape {
+            done += engine::ticks(&entry.fact);
+            ts_ns = entry.fact.ts_ns().unwrap_or(ts_ns);
+            if shown + PROGRESS_EVERY <= done {
+                shown = done;
+                progress(Progress { done, total, ts_ns, fills: portfolio.fills() });
+            }
         }
         Ok(())
     })?;
-    let facts = run.tape.end();
-    run.play(facts)?;
-    Ok(run.ledger.report(timeframe, &run.queue))
+    progress(Progress { done, total, ts_ns, fills: portfolio.fills() });
+    portfolio.report(engine.facts(), engine.hash())
+}
+
+/// Plays a tape to its end; `see` hears every fact in its order, and whether the tape holds it.
+pub fn watch(
+    engine: &mut Engine,
+    tape: &mut dyn Tape,
+    mut see: impl FnMut(&Entry, bool) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    for (i, instrument) in tape.instruments()?.into_iter().enumerate() {
+        let stream = format!("KV_{}", stream::KV_INSTRUMENTS);
+        let place = schemas::Place::new(&stream, i as u64 + 1);
+        let entry = Entry { place, fact: Typed::Instrument(Box::new(instrument)) };
+        engine.play(entry, &mut |entry| see(entry, !entry.fact.is_said()))?;
+    }
+    while let Some(entry) = tape.next()? {
+        engine.play(entry, &mut |entry| see(entry, !entry.fact.is_said()))?;
+    }
+    Ok(())
 }
 
 /// Who turns signals into orders: a sizing rule without any limit, or risk with all of its own.
-fn join_desk(
-    queue: &mut Queue,
-    sizing: Option<Sizing>,
-    when: When,
-    cash: Decimal,
-    user: Option<&UserFile>,
-) -> anyhow::Result<()> {
+fn join_desk(queue: &mut Queue, sizing: Option<Sizing>, cash: Decimal, user: Option<&UserFile>) -> anyhow::Result<()> {
     let output = stream::risk(ACCOUNT);
     if let Some(sizing) = sizing {
-        queue.join("sizing", Input::Desk, output, Sizer::new(ACCOUNT, sizing, when, cash));
+        queue.join("sizing", Input::Desk, output, Sizer::new(ACCOUNT, sizing, When::NextOpen, cash));
         return Ok(());
     }
     let mut config = risk::Config::load(user)?;
@@ -179,107 +168,17 @@ fn join_desk(
     Ok(())
 }
 
-struct TradeRun {
-    queue: Queue,
-    ledger: Ledger,
-    tape: Packer,
-    raw: String,
-}
-
-impl TradeRun {
-    fn play(&mut self, facts: Vec<(String, Vec<u8>)>) -> anyhow::Result<()> {
-        for (subject, payload) in facts {
-            self.queue.play(&self.raw, subject, payload, &mut |fact| self.ledger.see(fact))?;
-        }
-        Ok(())
-    }
-}
-
-/// Trades as packs and clocks. A trade that opens a new bar stands alone in its pack, so that what follows from the
-/// bar that it closes is decided before any later trade is heard; quiet bars are closed by clocks on time.
-struct Packer {
-    venue: String,
-    symbol: String,
-    p: u32,
-    timeframe: Timeframe,
-    grace_ns: i64,
-    scale: Scale,
-    pack: Option<Trades>,
-    newest_ns: i64,
-}
-
-impl Packer {
-    fn push(&mut self, print: &Print) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-        let mut facts = Vec::new();
-        let bucket = |ts_ns: i64| self.timeframe.open_of(Nanos(ts_ns)).0;
-        let first = self.newest_ns == i64::MIN;
-        let opens = !first && bucket(self.newest_ns) < bucket(print.ts_ns);
-        if opens {
-            facts.extend(self.flush());
-            facts.extend(self.clocks(print.ts_ns));
-        }
-        let digits = |value, scale| mantissa_at(value, scale).with_context(|| format!("{value} at {scale} digits"));
-        let trade = Trade {
-            ts: Nanos(print.ts_ns),
-            recv: Nanos(print.ts_ns),
-            id: print.id,
-            price: PriceM(digits(print.price, self.scale.price)?),
-            size: QtyM(digits(print.qty, self.scale.qty)?),
-            side: print.side,
-        };
-        let pack = self.pack.get_or_insert_with(|| Trades::new(self.p, &self.venue, &self.symbol, self.scale));
-        pack.push(trade);
-        let full = pack.len() == PACK_MAX;
-        if first || opens || full {
-            facts.extend(self.flush());
-        }
-        self.newest_ns = self.newest_ns.max(print.ts_ns);
-        Ok(facts)
-    }
-
-    fn flush(&mut self) -> Option<(String, Vec<u8>)> {
-        self.pack.take().map(|pack| (pack.subject(), pack.encode()))
-    }
-
-    /// A clock behind the end of every bar that closed before `until_ns`, as far as the time between two trades
-    /// allows.
-    fn clocks(&self, until_ns: i64) -> Vec<(String, Vec<u8>)> {
-        let mut facts = Vec::new();
-        let mut close_ns = self.timeframe.close_of(self.timeframe.open_of(Nanos(self.newest_ns))).0;
-        while close_ns + self.grace_ns < until_ns {
-            facts.push(self.clock(close_ns + self.grace_ns));
-            close_ns += self.timeframe.ns();
-        }
-        facts
-    }
-
-    fn clock(&self, watermark_ns: i64) -> (String, Vec<u8>) {
-        let clock = Clock { v: Version, venue: self.venue.clone(), p: self.p, watermark_ns, wall_ns: watermark_ns };
-        (clock.subject(), clock.encode())
-    }
-
-    /// The last bar closes too, so that the equity shows everything that happened.
-    fn end(&mut self) -> Vec<(String, Vec<u8>)> {
-        let mut facts: Vec<_> = self.flush().into_iter().collect();
-        let close_ns = self.timeframe.close_of(self.timeframe.open_of(Nanos(self.newest_ns))).0;
-        facts.push(self.clock(close_ns + self.grace_ns));
-        facts
-    }
-}
-
 /// Adds up what the queue says.
 struct Ledger {
     account: Account,
     kinds: BTreeMap<String, u64>,
     /// By limit.
     refusals: BTreeMap<String, u64>,
-    /// Timeframe whose closes mark the account; `None` where the caller marks it.
-    timeframe: Option<String>,
 }
 
 impl Ledger {
     fn new(initial_cash: Decimal) -> Self {
-        Self { account: Account::new(initial_cash), kinds: BTreeMap::new(), refusals: BTreeMap::new(), timeframe: None }
+        Self { account: Account::new(initial_cash), kinds: BTreeMap::new(), refusals: BTreeMap::new() }
     }
 
     fn report(self, timeframe: Timeframe, queue: &Queue) -> Report {
@@ -303,24 +202,10 @@ impl Ledger {
             "fill" => self.account.on_fill(&Fill::decode(&fact.payload)?),
             "refusal" => *self.refusals.entry(Refusal::decode(&fact.payload)?.limit).or_default() += 1,
             "funding" => self.account.on_funding(&Funding::decode(&fact.payload)?),
-            "candle" if self.timeframe.is_some() => {
-                let candle = Candle::decode(&fact.payload)?;
-                if self.timeframe.as_deref() == Some(candle.tf.as_str()) {
-                    self.account.on_close(candle.open_time().as_ms(), candle.close);
-                }
-            }
             _ => {}
         }
         Ok(())
     }
-}
-
-/// The strategy alone, on one timeframe.
-fn strategy_config(choice: &StrategyChoice, timeframe: Timeframe) -> anyhow::Result<strategy::Config> {
-    let mut rule = Table::new();
-    rule.insert("timeframe".to_owned(), Value::String(timeframe.to_string()));
-    rule.insert("params".to_owned(), Value::Table(choice.params.clone()));
-    Ok(strategy::Config::only(&choice.kind, rule)?)
 }
 
 /// Indicator outputs that the configured rule declares; `None` where it runs on candles alone.
@@ -354,7 +239,7 @@ fn executor_config(
 
 /// What a recording trades: linear, in steps of its own digits. Sizes may be finer: contracts traded in whole numbers
 /// are played as coins.
-fn instrument(venue: &str, symbol: &str, kind: InstrumentKind, scale: Scale) -> Instrument {
+pub(crate) fn instrument(venue: &str, symbol: &str, kind: InstrumentKind, scale: Scale) -> Instrument {
     let step = |digits: u8| Decimal::new(1, u32::from(digits));
     Instrument {
         v: Version,

@@ -148,6 +148,16 @@ impl Sizer {
     }
 }
 
+impl Sizer {
+    /// The newest trade of a pack; the same as [`Core::handle`] with it, for drivers in the same process.
+    pub fn on_trades(&mut self, pack: &Trades) {
+        if let (Some(price), Some(ts_ns)) = (pack.price.last(), pack.ts_ns.last()) {
+            self.state.price = Some(schemas::PriceM(*price).price(pack.scale));
+            self.state.watermark_ns = self.state.watermark_ns.max(*ts_ns);
+        }
+    }
+}
+
 impl Core for Sizer {
     type In = In;
     type Out = Out;
@@ -168,12 +178,7 @@ impl Core for Sizer {
                 self.order(place, candle.open, candle.open_ns, out);
             }
             In::Candle(_) => {}
-            In::Trades(pack) => {
-                if let Some(trade) = pack.iter().last() {
-                    self.state.price = Some(trade.price.price(pack.scale));
-                    self.state.watermark_ns = self.state.watermark_ns.max(trade.ts.0);
-                }
-            }
+            In::Trades(pack) => self.on_trades(&pack),
             In::Fill(fill) => {
                 let moved = Qty::new(fill.side.sign() * fill.qty.get());
                 self.state.held += moved;

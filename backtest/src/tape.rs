@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use csv::StringRecord;
@@ -110,40 +110,60 @@ pub struct Print {
     pub side: Side,
 }
 
+/// The trades of a file, one at a time.
+pub struct Prints {
+    path: PathBuf,
+    table: Table,
+    /// Of seq, ts_ns, trade_id, price, qty, side.
+    columns: [usize; 6],
+    row: StringRecord,
+    count: u64,
+}
+
+impl Prints {
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let table = Table::open(path)?;
+        let columns = ["seq", "ts_ns", "trade_id", "price", "qty", "side"].map(|name| table.column(name));
+        let [seq, ts, id, price, qty, side] = columns;
+        let columns = [seq?, ts?, id?, price?, qty?, side?];
+        Ok(Self { path: path.to_owned(), table, columns, row: StringRecord::new(), count: 0 })
+    }
+
+    /// The next trade; `None` at the end. A file without any is an error.
+    pub fn next(&mut self) -> anyhow::Result<Option<Print>> {
+        if !self.table.rows.read_record(&mut self.row)? {
+            ensure!(self.count > 0, "{} holds no trades", self.path.display());
+            return Ok(None);
+        }
+        self.count += 1;
+        self.print().with_context(|| format!("{} line {}", self.path.display(), self.count + 1)).map(Some)
+    }
+
+    fn print(&self) -> anyhow::Result<Print> {
+        let ([seq, ts, id, price, qty, side], row) = (self.columns, &self.row);
+        let whole = |column: usize| row.get(column).unwrap_or("").parse::<u64>();
+        Ok(Print {
+            ts_ns: row.get(ts).unwrap_or("").parse().context("ts_ns")?,
+            // A source without ids is counted by its rows, from 1: 0 means "no id" further on.
+            id: if row.get(id) == Some("") { whole(seq).context("seq")? + 1 } else { whole(id).context("trade_id")? },
+            price: number(row, price)?,
+            qty: number(row, qty)?,
+            side: match row.get(side) {
+                Some("buy") => Side::Buy,
+                Some("sell") => Side::Sell,
+                other => bail!("side is `{}`; buy or sell", other.unwrap_or("")),
+            },
+        })
+    }
+}
+
 /// Every trade of a file in its order, and how many there are. The first error ends the reading.
 pub fn trades(path: &Path, mut each: impl FnMut(Print) -> anyhow::Result<()>) -> anyhow::Result<u64> {
-    let mut table = Table::open(path)?;
-    let columns = ["seq", "ts_ns", "trade_id", "price", "qty", "side"].map(|name| table.column(name));
-    let [seq, ts, id, price, qty, side] = columns;
-    let (seq, ts, id, price, qty, side) = (seq?, ts?, id?, price?, qty?, side?);
-    let mut count = 0;
-    let mut row = StringRecord::new();
-    while table.rows.read_record(&mut row)? {
-        count += 1;
-        let print = || -> anyhow::Result<Print> {
-            let whole = |column: usize| row.get(column).unwrap_or("").parse::<u64>();
-            Ok(Print {
-                ts_ns: row.get(ts).unwrap_or("").parse().context("ts_ns")?,
-                // A source without ids is counted by its rows, from 1: 0 means "no id" further on.
-                id: if row.get(id) == Some("") {
-                    whole(seq).context("seq")? + 1
-                } else {
-                    whole(id).context("trade_id")?
-                },
-                price: number(&row, price)?,
-                qty: number(&row, qty)?,
-                side: match row.get(side) {
-                    Some("buy") => Side::Buy,
-                    Some("sell") => Side::Sell,
-                    other => bail!("side is `{}`; buy or sell", other.unwrap_or("")),
-                },
-            })
-        };
-        let print = print().with_context(|| format!("{} line {}", path.display(), count + 1))?;
+    let mut prints = Prints::open(path)?;
+    while let Some(print) = prints.next()? {
         each(print)?;
     }
-    ensure!(count > 0, "{} holds no trades", path.display());
-    Ok(count)
+    Ok(prints.count)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rust_decimal::Decimal;
 use schemas::config::{ConfigError, UserFile};
 use schemas::exec::Liquidity;
-use schemas::{Nanos, Price, Timeframe};
+use schemas::{Fraction, Nanos, Price, Timeframe};
 use serde::Deserialize;
 
 use crate::fill::{MODELS, model};
@@ -25,6 +25,7 @@ pub struct Config {
     pub fill: FillConfig,
     pub fees: Fees,
     pub funding: FundingConfig,
+    pub liquidation: LiquidationConfig,
 }
 
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -74,6 +75,16 @@ pub struct VenueFees {
 #[serde(deny_unknown_fields)]
 pub struct FundingConfig {
     pub interval_seconds: i64,
+}
+
+/// Isolated margin. Shares are of the notional: 0.1 is ten times leverage.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiquidationConfig {
+    pub on: bool,
+    pub initial_share: Fraction,
+    pub maintenance_share: Fraction,
+    pub fee_bps: Price,
 }
 
 impl Config {
@@ -128,6 +139,13 @@ impl Config {
         if self.funding.interval_seconds <= 0 {
             return wrong("funding.interval_seconds", format!("{}; at least 1", self.funding.interval_seconds));
         }
+        let LiquidationConfig { initial_share, maintenance_share, fee_bps, .. } = &self.liquidation;
+        if maintenance_share.get().is_zero() || maintenance_share >= initial_share {
+            let allowed =
+                format!("{maintenance_share}; allowed is above 0 and below initial_share, which is {initial_share}");
+            return wrong("liquidation.maintenance_share", allowed);
+        }
+        bps("liquidation.fee_bps", *fee_bps, 0)?;
         Ok(())
     }
 
@@ -142,6 +160,11 @@ impl Config {
             trigger_on_mark: self.fill.trigger == Trigger::Mark,
             funding_interval_ns: self.funding.interval_seconds * Nanos::PER_SECOND,
             fees: self.fees.clone(),
+            margin: self.liquidation.on.then(|| Margin {
+                initial: self.liquidation.initial_share.get(),
+                maintenance: self.liquidation.maintenance_share.get(),
+                fee: ratio(self.liquidation.fee_bps),
+            }),
             instruments_max: self.instruments_max,
         }
     }
@@ -158,7 +181,18 @@ pub struct Rules {
     pub trigger_on_mark: bool,
     pub funding_interval_ns: i64,
     pub fees: Fees,
+    /// Absent: positions are never liquidated.
+    pub margin: Option<Margin>,
     pub instruments_max: usize,
+}
+
+/// Margin of isolated positions, as shares of the notional.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Margin {
+    pub initial: Decimal,
+    pub maintenance: Decimal,
+    /// Of a liquidation; positive is a cost.
+    pub fee: Decimal,
 }
 
 impl Rules {
@@ -207,6 +241,8 @@ mod tests {
             ("[executor.fees.venues.x]\nmaker_bps = \"0\"\ntaker_bps = \"2000\"\n", "executor.fees.venues.x.taker_bps"),
             ("[executor]\nended_ids_max = 0\n", "executor.ended_ids_max"),
             ("[executor.fill]\nqueue = \"luck\"\n", "executor.fill.queue"),
+            ("[executor.liquidation]\nmaintenance_share = \"0.2\"\n", "executor.liquidation.maintenance_share"),
+            ("[executor.liquidation]\nfee_bps = \"-1\"\n", "executor.liquidation.fee_bps"),
             ("[executor]\nmood = 1\n", "executor.mood"),
         ] {
             let error = Config::load(Some(&user(text))).unwrap_err();

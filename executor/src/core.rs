@@ -313,6 +313,39 @@ impl ExecutorCore {
                     }
                 }
                 Report::Filled { .. } => self.on_fill(report, work),
+                Report::Liquidated { venue, symbol, side, price, qty, fee, why, ts_ns } => {
+                    // The venue's own order; it stands in the journal like ours.
+                    let id = self.next_id(work);
+                    let order = Order {
+                        v: Version,
+                        account: self.account.clone(),
+                        id: id.clone(),
+                        venue,
+                        symbol,
+                        side,
+                        kind: OrderKind::Market,
+                        qty,
+                        limit: None,
+                        trigger: None,
+                        reduce_only: true,
+                        post_only: false,
+                        time_in_force: Default::default(),
+                        protect: None,
+                        parent: None,
+                        strategies: Vec::new(),
+                        ts_ns,
+                        reason: why.clone(),
+                        cause: work.cause.clone(),
+                    };
+                    let mut tracked = Tracked::new(order.clone());
+                    tracked.apply(Event::Send).expect("Invariant: a new order can be sent");
+                    self.state.orders.insert(id.clone(), tracked);
+                    work.out.push(Out::Sending(Sending { v: Version, order, ts_ns, cause: work.cause.clone() }));
+                    let liquidity = schemas::exec::Liquidity::Taker;
+                    let venue_order_id = id.clone();
+                    work.reports.push_front(Report::Filled { id: id.clone(), price, qty, fee, liquidity, why, ts_ns });
+                    work.reports.push_front(Report::Acked { id, venue_order_id, ts_ns });
+                }
                 Report::Funding { venue, symbol, mark, rate, amount, ts_ns } => {
                     let held = self.state.positions.held(&venue, &symbol);
                     let (account, cause) = (self.account.clone(), work.cause.clone());
@@ -492,8 +525,36 @@ impl ExecutorCore {
         self.state.orders.contains_key(id) || self.state.ended_set.contains(id)
     }
 
+    /// Folds a pack of trades; the same as [`Core::handle`] with it, for drivers in the same process.
+    pub fn on_trades(&mut self, place: &Place, pack: &Trades, out: &mut Vec<Out>) {
+        let mut work = Work { place, cause: place.cause(0), made: 0, reports: VecDeque::new(), out };
+        let (venue, symbol) = (&pack.venue, &pack.symbol);
+        let Some(newest) = pack.len().checked_sub(1) else { return };
+        let mut i = self.first_of(venue, symbol, pack.len());
+        let watched = i == 0;
+        while i <= newest {
+            if watched {
+                let held = self.state.positions.held(venue, symbol);
+                // The newest is told in any case: its price is what the market knows.
+                let next = self.venue.first_told(pack, i, held).min(newest);
+                if let Some(passed_ns) = pack.ts_ns[i..next].iter().copied().max() {
+                    self.state.watermark_ns = self.state.watermark_ns.max(passed_ns);
+                    self.venue.pass(venue, symbol, passed_ns);
+                }
+                i = next;
+            }
+            work.cause = place.cause(i);
+            let price = schemas::PriceM(pack.price[i]).price(pack.scale);
+            let size = schemas::QtyM(pack.size[i]).qty(pack.scale);
+            let side = if pack.side.as_bytes()[i] == b'b' { schemas::Side::Buy } else { schemas::Side::Sell };
+            let tick = Tick::Trade { id: pack.id[i], price, size, side };
+            self.on_tick(venue, symbol, pack.ts_ns[i], tick, &mut work);
+            i += 1;
+        }
+    }
+
     /// Every tick of a pack where something may follow from it, else the newest alone.
-    fn first_told(&self, venue: &str, symbol: &str, len: usize) -> usize {
+    fn first_of(&self, venue: &str, symbol: &str, len: usize) -> usize {
         let held = self.state.positions.held(venue, symbol);
         if self.venue.watches(venue, symbol, held) { 0 } else { len.saturating_sub(1) }
     }
@@ -518,17 +579,9 @@ impl Core for ExecutorCore {
             In::Cancel(_) => {}
             In::State(state) => self.on_state(state, &mut work),
             In::Instrument(instrument) => self.venue.instrument(&instrument),
-            In::Trades(pack) => {
-                let from = self.first_told(&pack.venue, &pack.symbol, pack.len());
-                for (i, trade) in pack.iter().enumerate().skip(from) {
-                    work.cause = place.cause(i);
-                    let (price, size) = (trade.price.price(pack.scale), trade.size.qty(pack.scale));
-                    let tick = Tick::Trade { id: trade.id, price, size, side: trade.side };
-                    self.on_tick(&pack.venue, &pack.symbol, trade.ts.0, tick, &mut work);
-                }
-            }
+            In::Trades(pack) => self.on_trades(place, &pack, work.out),
             In::Quotes(pack) => {
-                let from = self.first_told(&pack.venue, &pack.symbol, pack.len());
+                let from = self.first_of(&pack.venue, &pack.symbol, pack.len());
                 for (i, quote) in pack.iter().enumerate().skip(from) {
                     work.cause = place.cause(i);
                     let level = |side: Option<(schemas::PriceM, schemas::QtyM)>| {

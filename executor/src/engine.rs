@@ -4,15 +4,18 @@
 
 use std::collections::BTreeMap;
 
-use rust_decimal::RoundingStrategy;
+use rust_decimal::prelude::ToPrimitive;
+use rust_decimal::{Decimal, RoundingStrategy};
 use schemas::desk::{Order, OrderKind, TimeInForce};
 use schemas::exec::{DoneState, Liquidity};
 use schemas::instrument::{InstrumentKind, SizeUnit};
-use schemas::{Instrument, Notional, Price, Qty, Side, WireError};
+use schemas::raw::Trades;
+use schemas::{Instrument, Notional, Price, Qty, Scale, Side, WireError};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Queue, Rules};
-use crate::fill::{self, FillModel, Mode, Slice, Want};
+use crate::fill::{self, FillModel, Interest, Mode, Slice, Want};
+use crate::liquidation;
 use crate::market::{Market, Resting, within};
 use crate::position::{reducible, signed};
 use crate::venue::{ExecVenue, Report, Tick};
@@ -76,13 +79,13 @@ impl Engine {
         });
     }
 
-    /// Lets every order of one instrument see this tick.
-    fn work(&mut self, venue: &str, symbol: &str, ts_ns: i64, tick: Tick<'_>, held: Qty, out: &mut Vec<Report>) {
-        let Some(market) = self.state.markets.get_mut(venue).and_then(|v| v.get_mut(symbol)) else { return };
+    /// Lets every order of one instrument see this tick; gives what is held behind it.
+    fn work(&mut self, venue: &str, symbol: &str, ts_ns: i64, tick: Tick<'_>, held: Qty, out: &mut Vec<Report>) -> Qty {
+        let Some(market) = self.state.markets.get_mut(venue).and_then(|v| v.get_mut(symbol)) else { return held };
         if market.orders.is_empty() {
-            return;
+            return held;
         }
-        let Some(instrument) = self.state.instruments.get(venue).and_then(|v| v.get(symbol)) else { return };
+        let Some(instrument) = self.state.instruments.get(venue).and_then(|v| v.get(symbol)) else { return held };
         // Stops first: where a candle holds both a stop and a take-profit, the worse one is assumed.
         let mut keys: Vec<(bool, u64)> =
             market.orders.iter().map(|(key, r)| (r.order.kind != OrderKind::Stop, *key)).collect();
@@ -94,7 +97,100 @@ impl Engine {
                 step.market.orders.insert(key, resting);
             }
         }
+        step.held
     }
+
+    /// Closes what is held when too little of its margin is left. Stops went first: they stand nearer.
+    fn liquidate(&mut self, venue: &str, symbol: &str, ts_ns: i64, tick: Tick<'_>, held: Qty, out: &mut Vec<Report>) {
+        let Some(bound) = self.liquidation_price(venue, symbol, held) else { return };
+        let Some(margin) = self.rules.margin else { return };
+        let Some(instrument) = self.state.instruments.get(venue).and_then(|v| v.get(symbol)) else { return };
+        let Some(market) = self.state.markets.get_mut(venue).and_then(|v| v.get_mut(symbol)) else { return };
+        let long = held.signum() > 0;
+        let worst = match tick {
+            Tick::Candle(c) if c.closed_by != schemas::market::ClosedBy::Open => {
+                Some(if long { c.low } else { c.high })
+            }
+            _ => market.mark.or(market.last),
+        };
+        let Some(mark) = worst.filter(|mark| if long { *mark <= bound } else { *mark >= bound }) else { return };
+        let Some(entry) = market.entry.take() else { return };
+        // Beyond the bankruptcy price the loss is the venue's.
+        let ruin = liquidation::bankruptcy(instrument, entry, held, &margin);
+        let price = if long { mark.max(ruin) } else { mark.min(ruin) };
+        let qty = held.abs();
+        out.push(Report::Liquidated {
+            venue: venue.to_owned(),
+            symbol: symbol.to_owned(),
+            side: if long { Side::Sell } else { Side::Buy },
+            price,
+            qty,
+            fee: Notional::new(worth(instrument, price, qty).get() * margin.fee),
+            why: format!("liquidation: mark {mark} reached {bound}, entry {entry}"),
+            ts_ns,
+        });
+        // Behind the fill, so that nobody protects what is gone.
+        for (_, resting) in std::mem::take(&mut market.orders) {
+            let (id, reason) = (resting.order.id, "the position was liquidated".to_owned());
+            out.push(Report::Ended { id, state: DoneState::Cancelled, reason, ts_ns });
+        }
+    }
+
+    /// Where the venue closes what is held by itself; `None`: nowhere.
+    fn liquidation_price(&self, venue: &str, symbol: &str, held: Qty) -> Option<Price> {
+        let margin = self.rules.margin.filter(|_| !held.is_zero())?;
+        let entry = self.market_of(venue, symbol)?.entry?;
+        let instrument = self.instrument_of(venue, symbol).filter(|i| liquidation::applies(i))?;
+        Some(liquidation::trigger(instrument, entry, held, &margin))
+    }
+
+    /// Which trades of an instrument can matter to its orders and to what is held.
+    fn interest(&self, venue: &str, symbol: &str, held: Qty) -> Interest {
+        let Some(market) = self.market_of(venue, symbol) else { return Interest::ALL };
+        let mut all = Interest::NONE;
+        for resting in market.orders.values() {
+            all = all.or(order_interest(self.model, resting, market, held));
+        }
+        if let (Some(due), false) = (&market.funding, held.is_zero()) {
+            all = all.or(Interest::from(due.at_ns));
+        }
+        let Some(bound) = self.liquidation_price(venue, symbol, held) else { return all };
+        let rising = held.signum() < 0;
+        // Entered beyond its own bound: whatever comes next closes it.
+        if market.mark.is_some_and(|mark| if rising { mark >= bound } else { mark <= bound }) {
+            return Interest::ALL;
+        }
+        all.or(Interest::at_trigger(rising, bound))
+    }
+}
+
+fn order_interest(model: &dyn FillModel, resting: &Resting, market: &Market, held: Qty) -> Interest {
+    if !resting.arrived {
+        return Interest::from(resting.arrives_ns);
+    }
+    let order = &resting.order;
+    let qty = if order.reduce_only { reducible(held, order.side, resting.left) } else { resting.left };
+    if qty.is_zero() {
+        return Interest::ALL;
+    }
+    let want = Want { side: order.side, qty, mode: mode(resting), since_ns: resting.since_ns };
+    let wanted = model.interest(&want, market);
+    match &resting.cancel {
+        Some((due_ns, _)) => wanted.or(Interest::from(*due_ns)),
+        None => wanted,
+    }
+}
+
+/// The mantissas that meet a price: at or below `low`, at or above `high`.
+fn mantissas(interest: &Interest, scale: Scale) -> (i64, i64) {
+    let scaled = |price: Price, strategy, beyond| {
+        let at = price.get().checked_mul(Decimal::from(10u64.pow(u32::from(scale.price.min(18)))));
+        at.and_then(|at| at.round_dp_with_strategy(0, strategy).to_i64()).unwrap_or(beyond)
+    };
+    // What no mantissa can hold is met by every trade: too many, never too few.
+    let low = interest.at_or_below.map(|p| scaled(p, RoundingStrategy::ToNegativeInfinity, i64::MAX));
+    let high = interest.at_or_above.map(|p| scaled(p, RoundingStrategy::ToPositiveInfinity, i64::MIN));
+    (low.unwrap_or(i64::MIN), high.unwrap_or(i64::MAX))
 }
 
 /// One tick's way through the orders of an instrument.
@@ -245,7 +341,12 @@ impl Step<'_> {
         let rate = self.rules.fee(&order.venue, slice.liquidity);
         let fee = Notional::new(worth(self.instrument, price, slice.qty).get() * rate);
         resting.left -= slice.qty;
-        self.held += signed(order.side, slice.qty);
+        let change = signed(order.side, slice.qty);
+        if self.rules.margin.is_some() {
+            let inverse = self.instrument.inverse;
+            self.market.entry = liquidation::entry_behind(self.market.entry, self.held, change, price, inverse);
+        }
+        self.held += change;
         self.out.push(Report::Filled {
             id: order.id.clone(),
             price,
@@ -372,7 +473,26 @@ impl ExecVenue for Engine {
     }
 
     fn watches(&self, venue: &str, symbol: &str, held: Qty) -> bool {
-        self.market_of(venue, symbol).is_some_and(|m| !m.orders.is_empty() || (m.funding.is_some() && !held.is_zero()))
+        let Some(market) = self.market_of(venue, symbol) else { return false };
+        let exposed = market.funding.is_some() || market.entry.is_some();
+        !market.orders.is_empty() || (exposed && !held.is_zero())
+    }
+
+    fn first_told(&self, pack: &Trades, from: usize, held: Qty) -> usize {
+        let interest = self.interest(&pack.venue, &pack.symbol, held);
+        if interest == Interest::NONE {
+            return pack.len();
+        }
+        let (low, high) = mantissas(&interest, pack.scale);
+        let n = pack.len();
+        let (ts, prices) = (&pack.ts_ns[..n], &pack.price[..n]);
+        (from..n).find(|&i| ts[i] >= interest.from_ns || prices[i] <= low || prices[i] >= high).unwrap_or(n)
+    }
+
+    fn pass(&mut self, venue: &str, symbol: &str, ts_ns: i64) {
+        if let Some(market) = self.market_entry(venue, symbol) {
+            market.now_ns = market.now_ns.max(ts_ns);
+        }
     }
 
     fn tick(&mut self, venue: &str, symbol: &str, ts_ns: i64, tick: Tick<'_>, held: Qty, out: &mut Vec<Report>) {
@@ -381,7 +501,8 @@ impl ExecVenue for Engine {
         self.settle_funding(venue, symbol, ts_ns, held, out);
         let Some(market) = self.market_entry(venue, symbol) else { return };
         market.hear(ts_ns, &tick, books, interval_ns);
-        self.work(venue, symbol, ts_ns, tick, held, out);
+        let held = self.work(venue, symbol, ts_ns, tick, held, out);
+        self.liquidate(venue, symbol, ts_ns, tick, held, out);
     }
 
     fn waiting(&self, venue: &str) -> Vec<String> {

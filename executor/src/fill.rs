@@ -76,6 +76,50 @@ impl Outcome {
     }
 }
 
+/// Which of the trades to come can matter to an order: those from an instant on, and those at or beyond a price.
+/// Naming too many costs time; naming too few would change what is said.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Interest {
+    pub from_ns: i64,
+    pub at_or_below: Option<Price>,
+    pub at_or_above: Option<Price>,
+}
+
+impl Interest {
+    pub const NONE: Self = Self { from_ns: i64::MAX, at_or_below: None, at_or_above: None };
+    pub const ALL: Self = Self { from_ns: i64::MIN, at_or_below: None, at_or_above: None };
+
+    pub fn from(from_ns: i64) -> Self {
+        Self { from_ns, ..Self::NONE }
+    }
+    /// Trades at the price or on the side where `side` would rather buy or sell.
+    pub fn at_limit(side: Side, limit: Price) -> Self {
+        match side {
+            Side::Buy => Self { at_or_below: Some(limit), ..Self::NONE },
+            Side::Sell => Self { at_or_above: Some(limit), ..Self::NONE },
+        }
+    }
+    pub fn at_trigger(rising: bool, trigger: Price) -> Self {
+        if rising {
+            Self { at_or_above: Some(trigger), ..Self::NONE }
+        } else {
+            Self { at_or_below: Some(trigger), ..Self::NONE }
+        }
+    }
+    /// What matters to either.
+    pub fn or(self, other: Self) -> Self {
+        let both = |pick: fn(Price, Price) -> Price, a: Option<Price>, b: Option<Price>| match (a, b) {
+            (Some(a), Some(b)) => Some(pick(a, b)),
+            (a, b) => a.or(b),
+        };
+        Self {
+            from_ns: self.from_ns.min(other.from_ns),
+            at_or_below: both(Price::max, self.at_or_below, other.at_or_below),
+            at_or_above: both(Price::min, self.at_or_above, other.at_or_above),
+        }
+    }
+}
+
 /// When, at what price and how much of an order executes.
 pub trait FillModel: Sync {
     /// Its name in the configuration.
@@ -93,6 +137,11 @@ pub trait FillModel: Sync {
     /// This tick is a chance to execute for an order that waits since `since_ns`; immediate-or-cancel orders have
     /// one.
     fn chance(&self, since_ns: i64, market: &Market, ts_ns: i64, tick: &Tick<'_>) -> bool;
+    /// Trades that can change anything for an order that the model was asked about just now. A model that does not
+    /// say sees every one.
+    fn interest(&self, _want: &Want, _market: &Market) -> Interest {
+        Interest::ALL
+    }
     /// What executes on this tick; the market has heard it already.
     fn execute(&self, want: &Want, market: &Market, ts_ns: i64, tick: &Tick<'_>, rules: &Rules) -> Outcome;
 }

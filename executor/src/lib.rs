@@ -13,6 +13,7 @@ pub mod core;
 pub mod bracket;
 pub mod engine;
 pub mod fill;
+pub mod liquidation;
 pub mod market;
 pub mod order;
 pub mod position;

@@ -59,6 +59,9 @@ pub struct Market {
     pub candle: Option<(i64, Price)>,
     /// In the order of placing.
     pub orders: BTreeMap<u64, Resting>,
+    /// What the open position was entered at on average; kept only where positions are liquidated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Price>,
 }
 
 impl Market {

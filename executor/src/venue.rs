@@ -7,7 +7,7 @@
 use schemas::desk::Order;
 use schemas::exec::{DoneState, Liquidity};
 use schemas::market::Candle;
-use schemas::raw::{BookUpdate, TickerUpdate};
+use schemas::raw::{BookUpdate, TickerUpdate, Trades};
 use schemas::{Instrument, Notional, Price, Qty, Scale, Side, WireError};
 
 /// What a venue says of one of our orders, or of what we hold there.
@@ -40,6 +40,20 @@ pub enum Report {
         id: String,
         state: DoneState,
         reason: String,
+        ts_ns: i64,
+    },
+    /// The venue closed what was held, because too little of its margin was left.
+    Liquidated {
+        venue: String,
+        symbol: String,
+        /// Of the closing execution.
+        side: Side,
+        price: Price,
+        /// Always positive.
+        qty: Qty,
+        /// Positive is a cost.
+        fee: Notional,
+        why: String,
         ts_ns: i64,
     },
     Funding {
@@ -94,6 +108,15 @@ pub trait ExecVenue {
     /// True: a tick of this instrument can lead to a report, so each one must be told. False: the newest of a pack
     /// is enough.
     fn watches(&self, venue: &str, symbol: &str, held: Qty) -> bool;
+
+    /// Index of the first trade of `pack`, from `from` on, that can lead to a report; the length of the pack when
+    /// there is none. What it passes over is told by [`ExecVenue::pass`].
+    fn first_told(&self, _pack: &Trades, from: usize, _held: Qty) -> usize {
+        from
+    }
+
+    /// Trades up to event time `ts_ns` were passed over.
+    fn pass(&mut self, _venue: &str, _symbol: &str, _ts_ns: i64) {}
 
     /// One tick at event time `ts_ns`.
     fn tick(&mut self, venue: &str, symbol: &str, ts_ns: i64, tick: Tick<'_>, held: Qty, out: &mut Vec<Report>);

@@ -66,10 +66,13 @@ struct Plan {
 impl Plan {
     fn new(rule: Rule) -> Result<Self, ConfigError> {
         let (kind, params) = rule.kind()?;
+        Ok(Self::thinking(rule, kind, params))
+    }
+    fn thinking(rule: Rule, kind: &'static dyn StrategyKind, params: Params) -> Self {
         let watches_higher = !rule.higher_timeframe.is_empty();
         let higher_outputs = if watches_higher { kind.higher_outputs().unwrap_or(&[]) } else { &[] };
         let fingerprint = format!("{} {} {} {params:?}", rule.kind, rule.timeframe, rule.higher_timeframe);
-        Ok(Self { outputs: kind.outputs(), higher_outputs, kind, params, fingerprint, rule })
+        Self { outputs: kind.outputs(), higher_outputs, kind, params, fingerprint, rule }
     }
     fn start(&self) -> Slot {
         Slot {
@@ -112,6 +115,15 @@ impl StrategyCore {
     /// The enabled rules of `config`.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let plans = config.rules()?.into_iter().map(Plan::new).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::planned(plans, config.symbols_max))
+    }
+
+    /// One rule thought by `kind`, which need not stand in the registry: for whoever tries a strategy of their own.
+    pub fn thinking(rule: Rule, kind: &'static dyn StrategyKind, params: Params) -> Self {
+        Self::planned(vec![Plan::thinking(rule, kind, params)], Config::default().symbols_max)
+    }
+
+    fn planned(plans: Vec<Plan>, symbols_max: usize) -> Self {
         let mut timeframes = BTreeSet::new();
         for plan in &plans {
             timeframes.insert(plan.rule.timeframe.clone());
@@ -119,7 +131,7 @@ impl StrategyCore {
                 timeframes.insert(plan.rule.higher_timeframe.clone());
             }
         }
-        Ok(Self { plans, timeframes, symbols_max: config.symbols_max, books: BTreeMap::new(), watermark_ns: i64::MIN })
+        Self { plans, timeframes, symbols_max, books: BTreeMap::new(), watermark_ns: i64::MIN }
     }
 
     /// Folds a closed candle; what strategies say is appended to `out`.

@@ -3,6 +3,8 @@
 mod desk;
 mod fills;
 mod journal;
+mod liquidation;
+mod passing;
 mod protection;
 
 use crate::config::Config;

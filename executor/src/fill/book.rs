@@ -7,7 +7,7 @@
 use schemas::Qty;
 use schemas::exec::Liquidity;
 
-use super::{FillModel, Mode, Outcome, Slice, Want, accepts, rested, triggered};
+use super::{FillModel, Interest, Mode, Outcome, Slice, Want, accepts, rested, triggered};
 use crate::config::Rules;
 use crate::fill::next_trade::NextTrade;
 use crate::market::Market;
@@ -58,6 +58,15 @@ impl FillModel for BookWalk {
     }
     fn chance(&self, since_ns: i64, market: &Market, ts_ns: i64, tick: &Tick<'_>) -> bool {
         if Self::shows(market) { ts_ns >= since_ns } else { NextTrade.chance(since_ns, market, ts_ns, tick) }
+    }
+    fn interest(&self, want: &Want, market: &Market) -> Interest {
+        // A resting order that the shown prices have reached and not filled waits for anything at all.
+        if let Mode::Rest { limit, .. } = want.mode
+            && market.shown(want.side).next().is_some_and(|(price, _)| accepts(want, Some(limit), price))
+        {
+            return Interest::ALL;
+        }
+        NextTrade.interest(want, market)
     }
 
     fn execute(&self, want: &Want, market: &Market, ts_ns: i64, tick: &Tick<'_>, rules: &Rules) -> Outcome {

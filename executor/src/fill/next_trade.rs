@@ -2,7 +2,7 @@
 
 use schemas::exec::Liquidity;
 
-use super::{FillModel, Mode, Outcome, Slice, Want, accepts, rested, triggered};
+use super::{FillModel, Interest, Mode, Outcome, Slice, Want, accepts, rested, triggered};
 use crate::config::Rules;
 use crate::market::Market;
 use crate::venue::Tick;
@@ -18,6 +18,13 @@ impl FillModel for NextTrade {
     }
     fn chance(&self, since_ns: i64, _market: &Market, ts_ns: i64, tick: &Tick<'_>) -> bool {
         matches!(tick, Tick::Trade { .. }) && ts_ns >= since_ns
+    }
+    fn interest(&self, want: &Want, _market: &Market) -> Interest {
+        match want.mode {
+            Mode::Await { trigger, rising } => Interest::at_trigger(rising, trigger),
+            Mode::Rest { limit, .. } => Interest::at_limit(want.side, limit),
+            Mode::Take { .. } => Interest::from(want.since_ns),
+        }
     }
 
     fn execute(&self, want: &Want, market: &Market, ts_ns: i64, tick: &Tick<'_>, rules: &Rules) -> Outcome {
