@@ -601,14 +601,42 @@ async fn a_paced_replay_of_a_part_says_its_beginning_and_is_dropped_whole(sessio
         assert_eq!((found.1.strip_prefix("bt.part."), &found.2), (Some(expected.0.as_str()), &expected.1));
     }
 
+    a_replay_from_a_time_begins_empty_at_the_first_message_stored_then(session).await?;
     let (_, document) = tapeline_without_config(session, &["replay", "list"])?;
     assert!(document["runs"]["part"].is_object() && document["runs"]["calm"].is_object(), "{document}");
-    let (code, _) = tapeline_without_config(session, &["replay", "drop", "part", "calm", "own"])?;
+    let (code, _) = tapeline_without_config(session, &["replay", "drop", "part", "calm", "own", "late"])?;
     assert_eq!(code, Some(0));
     let (_, document) = tapeline_without_config(session, &["replay", "list"])?;
     assert_eq!(document["runs"], json!({}));
     let left = nats::Reader::latest(&session.bus, "KV_ckpt", "$KV.ckpt.operator.>", 100).await?;
     assert!(left.is_empty(), "{} checkpoints of the runs are left", left.len());
+    Ok(())
+}
+
+async fn a_replay_from_a_time_begins_empty_at_the_first_message_stored_then(session: &Session) -> anyhow::Result<()> {
+    let p = partition("binance", "BTCUSDT", PARTITIONS);
+    let raw = stream::raw("binance");
+    let third = session.bus.stream(&raw).await?.last_seq / 3;
+    // The command reads times; this one is cut to whole milliseconds, as it prints them.
+    let found = nats::leader::get(&session.bus, &raw, third).await?.context("stored")?;
+    let at_ns = found.time_ns / 1_000_000 * 1_000_000;
+    let mut reader = nats::Reader::open(&session.bus, &raw, ">", 1).await?;
+    let first = loop {
+        let message = reader.next().await?;
+        if message.time_ns >= at_ns {
+            break message.seq;
+        }
+    };
+    let task = format!("aggregate.binance.{p}");
+    let time = cli::records::time_text(at_ns);
+    let (code, document) = session.tapeline(&["replay", "--stage", &task, "--name", "late", "--from", &time])?;
+    assert_eq!((code, &document["tasks"][0]["from"]), (Some(0), &json!(first)), "{document}");
+    let own = |fact: &(u64, String, Vec<u8>)| fact.0 >= first && fact.1.starts_with(&format!("raw.{p}."));
+    let facts: Stored = stored(&session.bus, &raw).await?.into_iter().filter(own).collect();
+    let mut core = aggregate::core::AggregateCore::new(&aggregate::config::Config::load(Some(&session.user()?))?)?;
+    let expected: Vec<Vec<u8>> = fold(&mut core, &raw, &facts)?.into_iter().map(|(_, payload)| payload).collect();
+    let found = stored(&session.bus, &format!("BT_late_{}", stream::aggregate("binance", p))).await?;
+    assert!(found.into_iter().map(|(_, _, payload)| payload).eq(expected), "an empty core from {first} on");
     Ok(())
 }
 
