@@ -34,7 +34,7 @@ use value::Value;
 
 /// Bounds of a piece that is held in memory; at its end every kind and day of it gets a file.
 const PIECE_MESSAGES_MAX: usize = 65_536;
-const PIECE_BYTES_MAX: usize = 16 << 20;
+const PIECE_BYTES_MAX: usize = 8 << 20;
 /// A stored message that does not come within this time ends the export.
 const MESSAGE_WAIT_MAX: Duration = Duration::from_secs(60);
 pub const MANIFEST: &str = "manifest.json";

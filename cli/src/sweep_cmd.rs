@@ -117,9 +117,21 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<()> {
         }
     };
 
-    let title = format!("{} over {} combinations", play.strategy().kind, grid.len());
+    let file = args.candles.as_ref().or(args.trades.as_ref()).and_then(|path| path.file_name());
+    let file = file.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let title = format!("{} on {file}", play.strategy().kind);
+    let sizing = match args.sizing {
+        None => "sized by risk".to_owned(),
+        Some(Sizing::Fixed(units)) => format!("{units} units"),
+        Some(Sizing::Equity(share)) => format!("{share} of the equity"),
+    };
+    let about = format!(
+        "{sizing}, fee {} bps a side, slippage {} bps, initial cash {}",
+        args.fee_bps, args.slippage_bps, args.initial_cash
+    );
     let sweep = page::Sweep {
         title: &title,
+        about: &about,
         axes: &args.param,
         trials: &trials,
         by: &args.by,

@@ -19,6 +19,8 @@ const TICKS_X: i64 = 9;
 const EXPOSURE_POINTS_MAX: usize = 200;
 /// More trades than this on a chart are dots.
 const ARROWS_MAX: usize = 120;
+/// In place of a chart without points.
+const NOTHING: &str = "<p>no bars</p>";
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -274,6 +276,9 @@ fn path(points: impl Iterator<Item = (f64, f64)>) -> String {
 
 /// Equity over time, the initial cash as a dashed line.
 pub fn equity(initial: f64, series: &[Sample]) -> String {
+    if series.is_empty() {
+        return NOTHING.to_owned();
+    }
     let frame = Frame::new(300.0, span(series), series.iter().map(|s| s.equity).chain([initial]), false, Unit::Money);
     let mut svg = String::new();
     frame.axes(&mut svg);
@@ -323,6 +328,9 @@ pub fn exposure(series: &[Sample]) -> String {
 }
 
 fn area(id: &str, label: &str, word: &str, series: &[Sample], value: impl Fn(&Sample) -> f64) -> String {
+    if series.is_empty() {
+        return NOTHING.to_owned();
+    }
     let frame = Frame::new(150.0, span(series), series.iter().map(&value), true, Unit::Percent);
     let mut svg = String::new();
     frame.axes(&mut svg);
@@ -343,7 +351,7 @@ fn area(id: &str, label: &str, word: &str, series: &[Sample], value: impl Fn(&Sa
 /// Candles with the trades on them: a triangle in the trade's direction where it began, a line to the dot where it
 /// ended; only that dot where there are many.
 pub fn candles(id: &str, name: &str, bars: &[Ohlc], trades: &[Trade]) -> String {
-    let (Some(first), Some(last)) = (bars.first(), bars.last()) else { return String::new() };
+    let (Some(first), Some(last)) = (bars.first(), bars.last()) else { return NOTHING.to_owned() };
     let x = (first.open_ms, last.close_ms);
     let inside = |ms: i64| x.0 <= ms && ms <= x.1;
     let shown = || trades.iter().filter(|t| t.symbol == name && inside(t.entry_ms) && inside(t.exit_ms));

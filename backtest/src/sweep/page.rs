@@ -27,6 +27,8 @@ const COLUMNS: [(&str, &str); 6] = [
 /// What a page of a sweep shows.
 pub struct Sweep<'a> {
     pub title: &'a str,
+    /// What every trial has in common, for people.
+    pub about: &'a str,
     pub axes: &'a [Axis],
     pub trials: &'a [Trial],
     pub by: &'a str,
@@ -48,10 +50,11 @@ pub fn cell(by: &str, value: Option<f64>) -> String {
 pub fn html(sweep: &Sweep) -> String {
     let ran = sweep.verdict.trials;
     let mut body = format!(
-        "<header><p class=\"brand\">Tapeline sweep</p><h1>{}</h1><p>{ran} trials of {} combinations, best by {}</p></header>\n",
+        "<header><p class=\"brand\">Tapeline sweep</p><h1>{}</h1><p>{ran} of {} combinations ran, best by {}</p><p>{}</p></header>\n",
         escaped(sweep.title),
         sweep.trials.len(),
-        escaped(sweep.by)
+        escaped(sweep.by),
+        escaped(sweep.about)
     );
     body += &verdict(sweep.verdict);
     body += &format!(
@@ -87,7 +90,7 @@ fn verdict(v: &Verdict) -> String {
     for warning in &v.warnings {
         out += &format!("<p class=\"warning\">{}</p>", escaped(warning));
     }
-    out += "<table class=\"pairs\"><tbody>";
+    out += "<table class=\"pairs narrow\"><tbody>";
     for (name, value) in rows {
         out += &format!("<tr><th scope=\"row\">{name}</th><td>{value}</td></tr>");
     }
@@ -188,7 +191,12 @@ fn walked(walk: &WalkForward, initial: f64) -> String {
         walk.idle,
         chart::equity(initial, &series)
     );
-    out += "<div class=\"scroll\"><table><thead><tr><th>Test from (UTC)</th><th>to</th><th>Chosen</th><th>Train score</th><th>Train return</th><th>Test return</th><th>Trades</th></tr></thead><tbody>";
+    out += "<div class=\"scroll\"><table><thead><tr>";
+    let columns = ["Test from (UTC)", "to", "Chosen", "Train score", "Train return", "Test return", "Trades"];
+    for (i, column) in columns.into_iter().enumerate() {
+        out += &format!("<th scope=\"col\" class=\"{}\">{column}</th>", if i < 3 { "name" } else { "" });
+    }
+    out += "</tr></thead><tbody>";
     for s in &walk.steps {
         let params: Vec<_> = s.params.iter().map(|(key, value)| format!("{key} {}", shown(value))).collect();
         let cells = [

@@ -93,7 +93,7 @@ fn trials_do_not_depend_on_the_number_of_threads_and_bad_combinations_say_why() 
 
 #[test]
 fn a_sweep_over_noise_is_warned_of() {
-    let file = candles(11, 3_000);
+    let file = candles(11, 1_500);
     let grid = grid(&axes(&["fast=2..12..2", "slow=15..45..10"]), 100).unwrap();
     let trials = run(&play(file.path()), &grid, 2, |_| ());
     let verdict = verdict(&trials, ranked(&trials, "sharpe_bar")[0]);
@@ -111,6 +111,7 @@ fn a_page_shows_the_map_and_escapes_what_it_is_given() {
     let verdict = verdict(&trials, 0);
     let sweep = page::Sweep {
         title: "a <b>",
+        about: "x & y",
         axes: &axes,
         trials: &trials,
         by: "sharpe_bar",

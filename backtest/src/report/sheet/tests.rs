@@ -76,6 +76,83 @@ fn a_long_series_keeps_its_end_and_its_largest_drawdown() {
     assert!((deepest - 0.6).abs() < 1e-12);
 }
 
+#[test]
+fn a_run_over_several_markets_tells_its_candles_and_gaps() {
+    use schemas::market::{Candle, ClosedBy};
+    use schemas::raw::Gap;
+    use schemas::{Cause, Fact, Version};
+    let price = Price::new(Decimal::from(100));
+    let candle = |symbol: &str, tf: &str, open_ns: i64, complete: bool| Candle {
+        v: Version,
+        venue: "v".into(),
+        symbol: symbol.into(),
+        p: 0,
+        tf: tf.into(),
+        open_ns,
+        close_ns: open_ns + 60_000_000_000,
+        open: price,
+        high: price,
+        low: price,
+        close: price,
+        volume: Qty::ZERO,
+        buy_volume: Qty::ZERO,
+        quote_volume: Notional::ZERO,
+        trades: 1,
+        buy_trades: 0,
+        first_id: None,
+        last_id: None,
+        closed_by: ClosedBy::Trade,
+        complete,
+        filled: false,
+        cause: Cause::default(),
+    };
+    let gap = |to_ns| Gap {
+        v: Version,
+        venue: "v".into(),
+        symbol: "A".into(),
+        p: 0,
+        channel: "trade".into(),
+        from_ns: 5,
+        to_ns,
+        reason: "test".into(),
+    };
+    let mut background = Background::default();
+    let minute = "1m".parse().unwrap();
+    for candle in [
+        candle("A", "1m", 0, true),
+        candle("B", "1m", 0, false),
+        candle("A", "5m", 0, true),
+        candle("A", "1m", 60, true),
+    ] {
+        background.see(&candle.subject(), &candle.encode(), minute).unwrap();
+    }
+    // A gap that lasts has no length yet; its end tells all of it.
+    for gap in [gap(None), gap(Some(9))] {
+        background.see(&gap.subject(), &gap.encode(), minute).unwrap();
+    }
+    let bars: Vec<_> = background.charts.iter().map(|c| (c.symbol.as_str(), c.bars.len())).collect();
+    assert_eq!(bars, [("A", 2), ("B", 1)]);
+    let windows: Vec<_> = background.windows.iter().map(|w| (w.symbol.as_str(), w.from_ns, w.why.as_str())).collect();
+    assert_eq!(windows, [("B", 0, "incomplete candle"), ("A", 5, "gap")]);
+}
+
+#[test]
+fn a_run_without_a_bar_has_a_report_too() {
+    let report = Report {
+        trips: Vec::new(),
+        equity: Vec::new(),
+        stats: Stats::of(&crate::account::Account::new(Decimal::from(100)), "1m".parse().unwrap()),
+        facts: 0,
+        hash: "0".repeat(64),
+        kinds: BTreeMap::new(),
+        refusals: BTreeMap::new(),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    report.write(dir.path()).unwrap();
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("no bars") && page.contains(&report.hash));
+}
+
 proptest! {
     #[test]
     fn groups_add_up_to_the_whole(nets in prop::collection::vec((-50i64..50, 0usize..3), 0..40)) {
