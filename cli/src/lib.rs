@@ -19,4 +19,6 @@ pub mod records;
 pub mod status;
 pub mod tap;
 
+pub mod backtest_cmd;
 pub mod batch;
+pub mod stream_tape;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{batch, config_cmd, decode, desk_cmd, exit, import, init, records, status, stop, tap, up};
+use cli::{backtest_cmd, batch, config_cmd, decode, desk_cmd, exit, import, init, records, status, stop, tap, up};
 
 /// A trading pipeline over NATS JetStream.
 ///
@@ -54,8 +54,8 @@ enum Command {
     Candles(batch::CandlesArgs),
     /// All indicators of a file of candles, as CSV
     Indicators(batch::IndicatorsArgs),
-    /// Run a strategy over recorded candles or trades
-    Backtest(batch::BacktestArgs),
+    /// Run a strategy, or the whole configuration, over recorded candles, trades or raw streams
+    Backtest(backtest_cmd::Args),
     /// Positions of an account
     Positions(records::PositionsArgs),
     /// Executions of an account, newest first
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
         Command::Book(args) => batch::book(args),
         Command::Candles(args) => batch::candles(args, json),
         Command::Indicators(args) => batch::indicators(args),
-        Command::Backtest(args) => batch::backtest(args, json),
+        Command::Backtest(args) => backtest_cmd::run(args, data, json),
         Command::Positions(args) => records::positions(args, data, json),
         Command::Trades(args) => records::trades(args, data, json),
         Command::Signals(args) => records::signals(args, data, json),
