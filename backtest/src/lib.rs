@@ -36,6 +36,6 @@ pub mod walk;
 pub use engine::{Engine, Wire};
 pub use options::{CandleOptions, Sizing, StrategyChoice, TradeOptions};
 pub use report::Report;
-pub use run::{Progress, play, run_candles, run_trades};
+pub use run::{Progress, play, play_before, run_candles, run_trades};
 pub use setup::Setup;
 pub use source::Tape;

@@ -167,12 +167,12 @@ impl Portfolio {
         }
         let length = format!("{}s", u64::from(self.timeframe.seconds()) * self.bars_a_point);
         let timeframe = length.parse().unwrap_or(self.timeframe);
-        let trips = self.trips.into_iter().map(|(_, trip)| trip).collect();
+        let (markets, trips) = self.trips.into_iter().unzip();
         let account = Account::settled(self.initial, trips, self.points, self.fills, self.traded);
         let stats = Stats::of(&account, timeframe);
         let (trips, equity) = account.into_parts();
         let kinds = self.kinds.into_iter().map(|(kind, n)| (kind.to_owned(), n)).collect();
-        Ok(Report { trips, equity, stats, facts, hash, kinds, refusals: self.refusals })
+        Ok(Report { trips, markets, equity, stats, facts, hash, kinds, refusals: self.refusals })
     }
 }
 

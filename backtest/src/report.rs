@@ -12,6 +12,7 @@ use schemas::Nanos;
 
 use crate::account::{Point, Trip};
 use crate::metrics::Stats;
+use crate::portfolio::Key;
 
 pub mod background;
 pub mod sheet;
@@ -28,6 +29,8 @@ pub use sheet::Sheet;
 pub struct Report {
     /// Closed round trips in the order of their exits.
     pub trips: Vec<Trip>,
+    /// Venue and symbol of each trip; empty where there is only the background's market.
+    pub markets: Vec<Key>,
     /// Equity at every bar's close.
     pub equity: Vec<Point>,
     pub stats: Stats,

@@ -21,7 +21,7 @@ use crate::metrics::Stats;
 use crate::options::{CandleOptions, Sizing, TradeOptions};
 use crate::portfolio::Portfolio;
 use crate::queue::{Input, Queue, Recorded};
-use crate::report::Report;
+use crate::report::{Background, Report};
 use crate::setup::{Setup, strategy_config};
 use crate::sizing::{Sizer, When};
 use crate::source::{Tape, TradesFile, trades_tape};
@@ -115,13 +115,27 @@ pub fn trades_setup(options: &TradeOptions) -> anyhow::Result<Setup> {
 }
 
 /// Plays a tape through the cores of a setup, to its end.
-pub fn play(setup: &Setup, tape: &mut dyn Tape, mut progress: impl FnMut(Progress)) -> anyhow::Result<Report> {
+pub fn play(setup: &Setup, tape: &mut dyn Tape, progress: impl FnMut(Progress)) -> anyhow::Result<Report> {
+    play_before(setup, tape, None, progress)
+}
+
+/// As [`play`], with the candles and gaps of the run kept in `background` for the report.
+pub fn play_before(
+    setup: &Setup,
+    tape: &mut dyn Tape,
+    mut background: Option<&mut Background>,
+    mut progress: impl FnMut(Progress),
+) -> anyhow::Result<Report> {
+    let tf = setup.timeframe_marking()?.to_string();
     let mut portfolio = Portfolio::new(setup.cash(), setup.timeframe_marking()?);
     let mut engine = Engine::new(setup)?;
     let total = tape.ticks_total();
     let (mut done, mut shown, mut ts_ns) = (0, 0, 0);
     watch(&mut engine, tape, |entry, of_tape| {
         portfolio.see(entry);
+        if let Some(background) = &mut background {
+            background.hear(&entry.fact, &tf);
+        }
         if of_tape {
             done += engine::ticks(&entry.fact);
             ts_ns = entry.fact.ts_ns().unwrap_or(ts_ns);
@@ -133,6 +147,9 @@ pub fn play(setup: &Setup, tape: &mut dyn Tape, mut progress: impl FnMut(Progres
         Ok(())
     })?;
     progress(Progress { done, total, ts_ns, fills: portfolio.fills() });
+    if let Some(background) = background {
+        background.settle();
+    }
     portfolio.report(engine.facts(), engine.hash())
 }
 
@@ -185,7 +202,8 @@ impl Ledger {
         let stats = Stats::of(&self.account, timeframe);
         let (trips, equity) = self.account.into_parts();
         let (facts, hash) = (queue.facts(), queue.hash());
-        Report { trips, equity, stats, facts, hash, kinds: self.kinds, refusals: self.refusals }
+        let (kinds, refusals) = (self.kinds, self.refusals);
+        Report { trips, markets: Vec::new(), equity, stats, facts, hash, kinds, refusals }
     }
 
     fn see(&mut self, fact: &Recorded) -> anyhow::Result<()> {

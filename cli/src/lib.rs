@@ -22,7 +22,9 @@ pub mod status;
 pub mod tap;
 pub mod task_cmd;
 
+pub mod backtest_cmd;
 pub mod batch;
+pub mod stream_tape;
 
 pub mod cores;
 pub mod range;

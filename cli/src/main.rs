@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cli::{
-    audit, batch, config_cmd, decode, desk_cmd, doctor, exit, export, grow, import, init, parity, records, replay,
-    status, stop, sweep_cmd, tap, task_cmd, top, up, why,
+    audit, backtest_cmd, batch, config_cmd, decode, desk_cmd, doctor, exit, export, grow, import, init, parity,
+    records, replay, status, stop, sweep_cmd, tap, task_cmd, top, up, why,
 };
 
 /// A trading pipeline over NATS JetStream.
@@ -61,8 +61,8 @@ enum Command {
     Candles(batch::CandlesArgs),
     /// All indicators of a file of candles, as CSV
     Indicators(batch::IndicatorsArgs),
-    /// Run a strategy over recorded candles or trades
-    Backtest(batch::BacktestArgs),
+    /// Run a strategy, or the whole configuration, over recorded candles, trades or raw streams
+    Backtest(backtest_cmd::Args),
     /// Many backtests over grids of parameters, with what luck makes of the best
     Sweep(sweep_cmd::Args),
     /// Positions of an account
@@ -108,7 +108,7 @@ fn main() -> ExitCode {
         Command::Book(args) => batch::book(args),
         Command::Candles(args) => batch::candles(args, json),
         Command::Indicators(args) => batch::indicators(args),
-        Command::Backtest(args) => batch::backtest(args, json),
+        Command::Backtest(args) => backtest_cmd::run(args, data, json),
         Command::Sweep(args) => sweep_cmd::run(args, json),
         Command::Positions(args) => records::positions(args, data, json),
         Command::Trades(args) => records::trades(args, data, json),

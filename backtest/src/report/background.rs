@@ -1,18 +1,20 @@
 //! What a report shows beside what the cores said: candles, windows in which data was missing, settings.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::Context;
-use flate2::read::MultiGzDecoder;
 use schemas::market::Candle;
-use schemas::raw::Gap;
-use schemas::{Decimal, Fact, Nanos, Timeframe};
+use schemas::raw::Raw;
+use schemas::{Decimal, Nanos, Timeframe};
 use serde::Serialize;
 
-use crate::options::{CandleOptions, Sizing, StrategyChoice, TradeOptions};
+use crate::fact::Typed;
+use crate::options::{CandleOptions, Sizing, StrategyChoice};
+use crate::setup::Setup;
 use crate::tape;
+
+/// Candles of a chart that are kept; at the bound neighbours become one.
+const BARS_MAX: usize = 1 << 17;
+const INCOMPLETE: &str = "incomplete candle";
 
 /// A candle to look at; prices as floats, because a picture has pixels.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -86,35 +88,16 @@ impl Background {
         Ok(background)
     }
 
-    /// Folds the trades once more; candles that were not seen whole are windows without data.
-    pub fn of_trades(options: &TradeOptions) -> anyhow::Result<Self> {
-        let mut background = Self::named(&options.venue, &options.symbol, &options.strategy);
-        let what = || format!("fold {} for the report", options.trades.display());
-        let ticks = text_of(&options.trades)?;
-        let (venue, symbol) = (options.venue.as_str(), options.symbol.as_str());
-        aggregate::batch::candles(&[options.timeframe], false, ticks, |candle| background.push(venue, symbol, &candle))
-            .with_context(what)?;
-        // A recording begins inside its first candle and ends inside its last one, which is no loss.
-        let bars = &background.charts[0].bars;
-        let edges = [bars.first(), bars.last()].map(|bar| bar.map(|bar| Nanos::from_ms(bar.open_ms).0));
-        background.windows.retain(|w| !edges.contains(&Some(w.from_ns)));
-        background.set("trades", name_of(&options.trades));
-        background.common(
-            options.timeframe,
-            options.sizing,
-            options.fee_bps,
-            options.slippage_bps,
-            options.initial_cash,
-        );
-        background.set("fill model", options.fill_model.replace('_', " "));
-        background.set("latency", format!("{} ms", options.latency_ns / Nanos::PER_MS));
-        background.set("market", if options.spot { "spot" } else { "linear perpetual" });
-        background.configured(options.user.as_ref());
-        Ok(background)
+    /// A recording begins inside its first candle and ends inside its last one, which is no loss.
+    pub fn settle(&mut self) {
+        for chart in &self.charts {
+            let edges = [chart.bars.first().map(|bar| bar.open_ms), chart.bars.last().map(|bar| bar.open_ms)];
+            let at_edge = |w: &Window| edges.contains(&Some(Nanos(w.from_ns).as_ms())) && w.why == INCOMPLETE;
+            self.windows.retain(|w| w.venue != chart.venue || w.symbol != chart.symbol || !at_edge(w));
+        }
     }
 
     fn named(venue: &str, symbol: &str, strategy: &StrategyChoice) -> Self {
-        let params: Vec<_> = strategy.params.iter().map(|(key, value)| format!("{key} {value}")).collect();
         let chart = Chart { venue: venue.to_owned(), symbol: symbol.to_owned(), bars: Vec::new() };
         let mut background = Self {
             venue: venue.to_owned(),
@@ -124,7 +107,7 @@ impl Background {
             ..Self::default()
         };
         background.set("strategy", &strategy.kind);
-        background.set("parameters", if params.is_empty() { "defaults".to_owned() } else { params.join(", ") });
+        background.set("parameters", parameters(strategy));
         background
     }
 
@@ -151,27 +134,40 @@ impl Background {
         }
     }
 
-    /// Hears a fact of the run: candles of `timeframe` and gaps are kept, everything else is passed over. For runs
-    /// whose tape is not one file.
-    pub fn see(&mut self, subject: &str, payload: &[u8], timeframe: Timeframe) -> anyhow::Result<()> {
-        let mut tokens = subject.split('.');
-        match (tokens.next(), tokens.nth(2)) {
-            (Some("candle"), Some(tf)) if tf == timeframe.to_string() => {
-                let candle = Candle::decode(payload)?;
-                self.push(&candle.venue, &candle.symbol, &candle);
+    /// For runs whose tape is not one file: what the user's configuration and the tape are called.
+    pub fn of_tape(setup: &Setup, strategy: Option<&StrategyChoice>, tape: &str) -> Self {
+        let mut background = Self::default();
+        match strategy {
+            Some(choice) => {
+                background.strategy = choice.kind.clone();
+                background.set("strategy", &choice.kind);
+                background.set("parameters", parameters(choice));
             }
-            (Some("raw"), Some("gap")) => {
-                let gap = Gap::decode(payload)?;
+            None => background.set("strategy", "every configured rule"),
+        }
+        background.set("tape", tape);
+        background.set("initial cash", setup.cash().to_string());
+        background.set("fill model", setup.executor.fill.model.replace('_', " "));
+        background.set("latency", format!("{} ms", setup.executor.fill.latency_ns / Nanos::PER_MS));
+        background.set("slippage", format!("{} bps", setup.executor.fill.slippage_bps));
+        background.set("taker fee", format!("{} bps", setup.executor.fees.taker_bps));
+        background
+    }
+
+    /// Hears a fact of the run: candles of the timeframe `tf` and gaps are kept, everything else is passed over.
+    pub fn hear(&mut self, fact: &Typed, tf: &str) {
+        match fact {
+            Typed::Market(aggregate::core::Out::Candle(candle)) if candle.tf == tf => {
+                self.push(&candle.venue, &candle.symbol, candle);
+            }
+            Typed::Raw(Raw::Gap(gap)) => {
                 // A gap that lasts is told again with its end.
-                if let Some(to_ns) = gap.to_ns {
-                    let why = "gap".to_owned();
-                    let (venue, symbol, from_ns) = (gap.venue, gap.symbol, gap.from_ns);
-                    self.windows.push(Window { venue, symbol, from_ns, to_ns, why });
-                }
+                let Some(to_ns) = gap.to_ns else { return };
+                let (venue, symbol, from_ns) = (gap.venue.clone(), gap.symbol.clone(), gap.from_ns);
+                self.windows.push(Window { venue, symbol, from_ns, to_ns, why: "gap".to_owned() });
             }
             _ => {}
         }
-        Ok(())
     }
 
     fn push(&mut self, venue: &str, symbol: &str, candle: &Candle) {
@@ -179,7 +175,12 @@ impl Background {
             self.charts.push(Chart { venue: venue.to_owned(), symbol: symbol.to_owned(), bars: Vec::new() });
             self.charts.len() - 1
         });
-        self.charts[place].bars.push(Bar {
+        let bars = &mut self.charts[place].bars;
+        if bars.len() == BARS_MAX {
+            // The picture folds them anyway; memory stays bounded however long the tape is.
+            *bars = bars.chunks(2).map(joined).collect();
+        }
+        bars.push(Bar {
             open_ms: candle.open_time().as_ms(),
             close_ms: candle.close_time().as_ms(),
             open: candle.open.to_f64(),
@@ -193,7 +194,7 @@ impl Background {
                 symbol: symbol.to_owned(),
                 from_ns: candle.open_ns,
                 to_ns: candle.close_ns,
-                why: "incomplete candle".to_owned(),
+                why: INCOMPLETE.to_owned(),
             });
         }
     }
@@ -204,15 +205,24 @@ impl Background {
     }
 }
 
+/// Two neighbours as one.
+fn joined(bars: &[Bar]) -> Bar {
+    let (first, last) = (bars[0], bars[bars.len() - 1]);
+    Bar {
+        high: first.high.max(last.high),
+        low: first.low.min(last.low),
+        close: last.close,
+        close_ms: last.close_ms,
+        ..first
+    }
+}
+
+fn parameters(strategy: &StrategyChoice) -> String {
+    let params: Vec<_> = strategy.params.iter().map(|(key, value)| format!("{key} {value}")).collect();
+    if params.is_empty() { "defaults".to_owned() } else { params.join(", ") }
+}
+
 /// The file's name without its folders: a report holds no paths of a machine.
 fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn text_of(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
-    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-    let zipped = path.extension().is_some_and(|e| e == "gz");
-    let bytes: Box<dyn Read> =
-        if zipped { Box::new(MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(file) };
-    Ok(Box::new(BufReader::with_capacity(1 << 18, bytes)))
 }

@@ -148,8 +148,12 @@ impl Sheet {
             name => name.to_owned(),
         };
         let spans = disjoint(&background.windows);
-        let trades: Vec<Trade> =
-            report.trips.iter().map(|trip| trade(trip, &market, &strategy, overlaps(trip, &spans))).collect();
+        let trades: Vec<Trade> = (report.trips.iter().enumerate())
+            .map(|(i, trip)| {
+                let named = report.markets.get(i).map(|(venue, symbol)| market_name(venue, symbol));
+                trade(trip, named.as_deref().unwrap_or(&market), &strategy, overlaps(trip, &spans))
+            })
+            .collect();
         let first = trades.len().saturating_sub(TRADES_MAX);
         let charts = background.charts.iter().filter(|chart| !chart.bars.is_empty());
         Self {

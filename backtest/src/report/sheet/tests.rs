@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use schemas::{Decimal, Price, Qty};
 
 use super::*;
+use crate::fact::Typed;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -117,18 +118,17 @@ fn a_run_over_several_markets_tells_its_candles_and_gaps() {
         reason: "test".into(),
     };
     let mut background = Background::default();
-    let minute = "1m".parse().unwrap();
     for candle in [
         candle("A", "1m", 0, true),
         candle("B", "1m", 0, false),
         candle("A", "5m", 0, true),
         candle("A", "1m", 60, true),
     ] {
-        background.see(&candle.subject(), &candle.encode(), minute).unwrap();
+        background.hear(&Typed::Market(aggregate::core::Out::Candle(candle)), "1m");
     }
     // A gap that lasts has no length yet; its end tells all of it.
     for gap in [gap(None), gap(Some(9))] {
-        background.see(&gap.subject(), &gap.encode(), minute).unwrap();
+        background.hear(&Typed::Raw(Raw::Gap(gap)), "1m");
     }
     let bars: Vec<_> = background.charts.iter().map(|c| (c.symbol.as_str(), c.bars.len())).collect();
     assert_eq!(bars, [("A", 2), ("B", 1)]);
@@ -139,6 +139,7 @@ fn a_run_over_several_markets_tells_its_candles_and_gaps() {
 #[test]
 fn a_run_without_a_bar_has_a_report_too() {
     let report = Report {
+        markets: Vec::new(),
         trips: Vec::new(),
         equity: Vec::new(),
         stats: Stats::of(&crate::account::Account::new(Decimal::from(100)), "1m".parse().unwrap()),
