@@ -240,7 +240,8 @@ impl Growth {
         self.show("promoted", &olds, &self.news().await?)
     }
 
-    /// Waits until every sequencer of the old server has heard all that its sources hold; they are frozen.
+    /// Waits until every sequencer of the old server has heard all that its sources hold, and until leases have expired:
+    /// what moves by itself has to stand still before it is compared.
     async fn drain(&self) -> anyhow::Result<()> {
         self.until("drained", 0, || async {
             let olds = self.olds().await?;
@@ -250,10 +251,12 @@ impl Growth {
                 heard += desk.last_seq;
                 missing.extend(compare::unheard(&self.old, desk).await?);
             }
+            let expiring = olds.values().filter(|s| s.forgets() && s.messages > 0);
+            missing.extend(expiring.map(|s| format!("{} entries of {} have not expired", s.messages, s.name)));
             Ok((heard, missing))
         })
         .await
-        .context("the sequencers of the old server")
+        .context("the old server does not come to rest")
     }
 
     /// Waits until every mirror ends where its frozen stream ends, on all replicas.

@@ -63,10 +63,11 @@ pub async fn history(bus: &Bus, bucket: &str, key: &str) -> Result<Vec<Message>,
 }
 
 /// Writes whatever is there now; returns the revision.
+///
+/// The write names the revision that it follows all the same: what is stored can then never be stored once more by
+/// somebody who only has it delivered to this subject (a direct get's answer goes wherever its asker likes).
 pub async fn put(bus: &Bus, bucket: &str, key: &str, value: Bytes) -> Result<u64, BusError> {
-    let what = format!("put {key} in {bucket}");
-    let ack = bus.patiently(&what, || send(bus, bucket, key, HeaderMap::new(), value.clone())).await;
-    ack.map_err(|error| absent(error, &stream(bucket)))
+    put_with(bus, bucket, key, HeaderMap::new(), value).await
 }
 
 /// Like [`put`], with headers beside the value.
@@ -78,8 +79,18 @@ pub(crate) async fn put_with(
     value: Bytes,
 ) -> Result<u64, BusError> {
     let what = format!("put {key} in {bucket}");
-    let ack = bus.patiently(&what, || send(bus, bucket, key, headers.clone(), value.clone())).await;
-    ack.map_err(|error| absent(error, &stream(bucket)))
+    let attempt = || async {
+        let newest = leader::last_by_subject(bus, &stream(bucket), &subject(bucket, key)).await;
+        let newest = newest.map_err(|error| Trouble::Again(error.to_string()))?.map_or(0, |m| m.seq);
+        let mut headers = headers.clone();
+        headers.insert("Nats-Expected-Last-Subject-Sequence", newest.to_string().as_str());
+        match send(bus, bucket, key, headers, value.clone()).await {
+            // Somebody was quicker: behind theirs, then.
+            Err(Trouble::Refused { code: 10071 | 10164, text }) => Err(Trouble::Again(text)),
+            answer => answer,
+        }
+    };
+    bus.patiently(&what, attempt).await.map_err(|error| absent(error, &stream(bucket)))
 }
 
 /// Writes only when the key has no value; `Moved` when it has.

@@ -249,20 +249,20 @@ async fn stages_cannot_make_or_delete_streams() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A push consumer that delivers stored facts of `AGG_X_0` to `subject`, made with the rights of strategy.
-async fn deliver_to(strategy: &Bus, name: &str, subject: &str) -> anyhow::Result<()> {
+/// A push consumer that delivers stored facts of `stream` to `subject`, made with the rights of `reader`.
+async fn deliver(reader: &Bus, stream: &str, name: &str, filter: &str, subject: &str) -> anyhow::Result<()> {
     let config = serde_json::json!({ "name": name, "deliver_subject": subject, "ack_policy": "none",
-        "filter_subject": "candle.>", "deliver_policy": "all", "inactive_threshold": 60_000_000_000u64 });
-    let body = serde_json::json!({ "stream_name": "AGG_X_0", "config": config, "action": "create" }).to_string();
-    let api = format!("$JS.API.CONSUMER.CREATE.AGG_X_0.{name}.candle.>");
-    let made = strategy.client().request(api, body.into()).await?;
+        "filter_subject": filter, "deliver_policy": "all", "inactive_threshold": 60_000_000_000u64 });
+    let body = serde_json::json!({ "stream_name": stream, "config": config, "action": "create" }).to_string();
+    let api = format!("$JS.API.CONSUMER.CREATE.{stream}.{name}.{filter}");
+    let made = reader.client().request(api, body.into()).await?;
     let made: serde_json::Value = serde_json::from_slice(&made.payload)?;
     ensure!(made["error"].is_null(), "{made}");
     Ok(())
 }
 
 /// The server checks no right for what a push consumer delivers. But a delivery keeps the subject that it was stored
-/// under, and the header that names its stream, so no other stream takes it.
+/// under, and the header that a stage's writer gave it and that names its stream, so no other stream takes it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_consumer_cannot_put_words_into_the_stream_of_another_stage() -> anyhow::Result<()> {
     let (server, operator) = rights().await?;
@@ -275,7 +275,7 @@ async fn a_push_consumer_cannot_put_words_into_the_stream_of_another_stage() -> 
     for (name, subject) in [("order", "order.main.x.A"), ("state", "state.main"), ("control", "free.control")] {
         watched.push(operator.client().subscribe(subject).await?);
         operator.client().flush().await?;
-        deliver_to(&strategy, name, subject).await?;
+        deliver(&strategy, "AGG_X_0", name, "candle.>", subject).await?;
     }
     let control = watched.last_mut().context("three are watched")?;
     let delivered = tokio::time::timeout(BOUND, control.next()).await.context("push consumers deliver")?;
@@ -290,6 +290,136 @@ async fn a_push_consumer_cannot_put_words_into_the_stream_of_another_stage() -> 
     writer.push("intent.main.x.A", "ours").await?;
     writer.drain().await?;
     assert_eq!(tests::stored(&operator, "RISK_main").await?, [(1, "intent.main.x.A".to_owned(), b"ours".to_vec())]);
+    Ok(())
+}
+
+/// A fact as a program that does not name its position would store it: the worst case, because no header binds it to
+/// its stream.
+async fn plain_fact(server: &Server) -> anyhow::Result<()> {
+    let stored = server.bus("ingest").await?.client().request("raw.0.x.trade.A", "plain".into()).await?;
+    ensure!(String::from_utf8_lossy(&stored.payload).contains("\"seq\":1"), "{:?}", stored.payload);
+    Ok(())
+}
+
+/// Waits until a stream ends at `last`, and gives its last message.
+async fn ends_with(operator: &Bus, stream: &str, last: u64) -> anyhow::Result<(u64, String, Vec<u8>)> {
+    wait_for(stream, BOUND, || async { (operator.stream(stream).await.ok()?.last_seq == last).then_some(()) }).await?;
+    tests::stored(operator, stream).await?.pop().context("empty")
+}
+
+/// What a writer says that finds its next position taken.
+async fn risk_finds_its_position_taken(server: &Server) -> anyhow::Result<()> {
+    let mut writer = Writer::resume(&server.bus("risk").await?, "RISK_main", 0).await?;
+    writer.push("intent.main.x.A", "ours").await?;
+    let error = tokio::time::timeout(BOUND, writer.drain()).await?.unwrap_err();
+    ensure!(error.fenced(), "{error}");
+    Ok(())
+}
+
+/// A documented impossibility (deploy/README.md). Whoever reads may have what it reads delivered anywhere: the subject
+/// stays what it was, so it is no order; the position is gone, so risk ends and does not trade on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_consumer_of_any_reader_can_take_a_position_but_never_say_a_subject() -> anyhow::Result<()> {
+    for user in ["ingest", "aggregate", "strategy", "risk", "executor", "ledger"] {
+        let (server, operator) = rights().await?;
+        plain_fact(&server).await?;
+        let reader = server.bus(user).await?;
+        let targets = ["order.main.x.A", "fill.main.x.A", "$KV.cfg.desk.main", "$JS.API.STREAM.PURGE.RAW_X"];
+        let mut delivered = Vec::new();
+        for subject in targets {
+            delivered.push(operator.client().subscribe(subject).await?);
+        }
+        operator.client().flush().await?;
+        for (i, subject) in targets.iter().enumerate() {
+            deliver(&reader, "RAW_X", &format!("p{i}"), "raw.>", subject).await?;
+        }
+        for (subject, heard) in targets.iter().zip(&mut delivered) {
+            let message = tokio::time::timeout(BOUND, heard.next()).await.context("delivery")?.context("closed")?;
+            assert_eq!(message.subject.as_str(), "raw.0.x.trade.A", "{user} to {subject}");
+        }
+        for stream in ["RISK_main", "EXEC_main", "KV_cfg"] {
+            let (_, subject, _) = ends_with(&operator, stream, 1).await.with_context(|| format!("{user}: {stream}"))?;
+            assert_eq!(subject, "raw.0.x.trade.A", "{user}: {stream}");
+        }
+        assert_eq!(nats::kv::get(&operator, "cfg", "desk.main").await?, None, "{user}");
+        assert_eq!(operator.stream("RAW_X").await?.messages, 1, "{user}: a delivery is no request to the server");
+        risk_finds_its_position_taken(&server).await?;
+    }
+    Ok(())
+}
+
+/// A documented impossibility, for every user: an answer goes to the subject that the asker names. It is the server's
+/// JSON, which no stage takes for a fact.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_sent_into_a_stream_is_no_fact_and_ends_its_writer() -> anyhow::Result<()> {
+    let asks = [
+        ("gateway", "$JS.API.STREAM.INFO.RAW_X"),
+        ("external", "signal.ext.mine.x.A"),
+        ("strategy", "signal.0.ema.x.A"),
+        ("aggregate", "$JS.API.STREAM.MSG.GET.RAW_X"),
+    ];
+    let (server, operator) = rights().await?;
+    plain_fact(&server).await?;
+    for (k, (user, ask)) in asks.iter().enumerate() {
+        let bus = server.bus(user).await?;
+        bus.client().publish_with_reply(*ask, "order.main.x.A", r#"{"seq":1}"#.into()).await?;
+        let (_, subject, payload) = ends_with(&operator, "RISK_main", k as u64 + 1).await.context(*user)?;
+        assert_eq!(subject, "order.main.x.A", "{user}");
+        assert!(serde_json::from_slice::<serde_json::Value>(&payload).is_ok(), "{user}: {payload:?}");
+        let order: Result<schemas::desk::Order, _> = schemas::Fact::decode(&payload);
+        assert!(order.is_err(), "{user} said an order");
+        assert!(bus.violation().is_none(), "{user}: the server does not mind");
+    }
+    risk_finds_its_position_taken(&server).await
+}
+
+/// The answer to a direct get is the stored bytes themselves. Who can store bytes of its own and ask for them so could say
+/// anything on any subject.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_gateway_may_get_directly_and_not_what_could_be_said_again() -> anyhow::Result<()> {
+    let (server, _operator) = rights().await?;
+    let streams = ["RAW_X", "AGG_X_0", "DESK_main", "RISK_main", "SIG_EXT", "KV_cfg", "KV_ckpt", "KV_lease"];
+    for user in USERS.iter().filter(|user| **user != "operator") {
+        for stream in streams {
+            let open = *user == "gateway" && !["SIG_EXT", "KV_cfg", "KV_ckpt", "KV_lease"].contains(&stream);
+            for subject in [format!("$JS.API.DIRECT.GET.{stream}"), format!("$JS.API.DIRECT.GET.{stream}.a.b")] {
+                assert_eq!(may_publish(&server, user, &subject).await?, open, "{user} {subject}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the gateway may get directly names its position, so the server does not store it once more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_word_cannot_be_said_again_by_a_direct_get() -> anyhow::Result<()> {
+    let (server, operator) = rights().await?;
+    for state in ["active", "halted"] {
+        kv::put(&operator, "cfg", "desk.main", state.into()).await?;
+    }
+    let mut writer = Writer::resume(&server.bus("risk").await?, "RISK_main", 0).await?;
+    for order in ["first", "second"] {
+        writer.push("order.main.x.A", order).await?;
+    }
+    writer.drain().await?;
+    ends_with(&operator, "DESK_main", 4).await.context("the desk hears both")?;
+    let gateway = server.bus("gateway").await?;
+    for (stream, seqs) in [("RISK_main", 1..=2), ("DESK_main", 1..=4)] {
+        for seq in seqs {
+            let (subject, ask) = (format!("$JS.API.DIRECT.GET.{stream}"), format!("{{\"seq\":{seq}}}"));
+            for said in ["order.main.x.A", "$KV.cfg.desk.main"] {
+                gateway.client().publish_with_reply(subject.clone(), said, ask.clone().into()).await?;
+            }
+            // Answered behind the other two, which are on their way to the streams by then.
+            let answer = gateway.client().request(subject, ask.into()).await?;
+            assert!(answer.status.is_none(), "{stream}:{seq} can be got: {answer:?}");
+        }
+    }
+    // The next words of those who may say them stand where they should: nothing came between.
+    assert_eq!(kv::put(&operator, "cfg", "desk.main", "reducing".into()).await?, 3, "halted stayed halted");
+    assert_eq!(writer.push("order.main.x.A", "third").await?, 3);
+    writer.drain().await.context("no order twice")?;
+    assert_eq!(tests::stored(&operator, "RISK_main").await?.len(), 3);
     Ok(())
 }
 

@@ -3,9 +3,9 @@
 use anyhow::Context;
 use nats::{BusError, Writer, kv};
 use serde_json::Value;
-use tests::{USERS, stored};
+use tests::{USERS, stored, wait_for};
 
-use super::nodes::{BOUND, Cluster, done, info, tapeline, whole};
+use super::nodes::{BOUND, Cluster, Node, done, info, tapeline, whole};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_of_the_deployed_files_keep_every_stream_three_times_and_go_on_when_one_dies() -> anyhow::Result<()>
@@ -53,8 +53,34 @@ async fn three_nodes_of_the_deployed_files_keep_every_stream_three_times_and_go_
     let error = tokio::time::timeout(BOUND, foreign.drain()).await?.unwrap_err();
     assert!(matches!(error, BusError::Rights(_)), "{error}");
 
-    let dead = cluster.nodes.iter_mut().find_map(|node| node.restart().is_ok().then(|| node.name.clone()));
-    let dead = dead.context("one node was dead")?;
-    whole(&operator, "RAW_X").await.with_context(|| format!("{dead} comes back"))?;
+    // One node alone takes nothing: the writer waits, and goes on when a second one is there.
+    let running = cluster.nodes.iter_mut().position(Node::runs).context("two nodes run")?;
+    cluster.nodes[running].kill9()?;
+    wait_for("a stream without a leader", BOUND, || async {
+        let led = info(&operator, "RAW_X").await.is_ok_and(|info| info["cluster"]["leader"].as_str().is_some());
+        (!led).then_some(())
+    })
+    .await?;
+    let waiting = tokio::spawn(async move {
+        writer.push("raw.0.x.trade.A", "200").await?;
+        writer.drain().await
+    });
+    for node in &mut cluster.nodes {
+        if !node.runs() {
+            node.restart()?;
+        }
+    }
+    tokio::time::timeout(2 * BOUND, waiting).await.context("the writer goes on with three nodes")???;
+    whole(&operator, "RAW_X").await?;
+
+    // A disk is lost: the node comes back empty under its name and is filled by the others.
+    let node = &mut cluster.nodes[0];
+    node.kill9()?;
+    node.lose_disk()?;
+    node.restart()?;
+    for stream in &streams {
+        whole(&operator, stream).await?;
+    }
+    assert_eq!(stored(&operator, "RAW_X").await?.len(), 201);
     Ok(())
 }

@@ -73,6 +73,25 @@ fn the_compose_file_is_accepted_by_its_linter() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[test]
+fn everything_that_the_image_copies_exists() -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(checkout("deploy/Dockerfile"))?.replace("\\\n", " ");
+    let mut counted = 0;
+    for line in text.lines().filter_map(|line| line.strip_prefix("COPY ")) {
+        let (words, target): (Vec<&str>, _) = (line.split_whitespace().collect(), line.split_whitespace().last());
+        for source in words.iter().filter(|word| Some(**word) != target && !word.starts_with("--")) {
+            match source.strip_prefix("/src/target/release/") {
+                Some(built) => drop(program(built)?),
+                None if line.starts_with("--from=") => {}
+                None => ensure!(checkout(source).exists(), "{source} is absent"),
+            }
+            counted += 1;
+        }
+    }
+    assert!(counted > 14, "{counted} files");
+    Ok(())
+}
+
 /// A copy of a unit as one instance, with the programs where cargo built them, in a folder of its own.
 fn instance(unit: &str, stage: &str, folder: &Path) -> anyhow::Result<PathBuf> {
     let text = std::fs::read_to_string(checkout("deploy/systemd").join(unit))?;

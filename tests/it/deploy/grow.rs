@@ -12,9 +12,10 @@ use schemas::core::{Core, Listen, Place, Speak};
 use schemas::raw::Clock;
 use schemas::subject::stream;
 use schemas::{Fact, Instrument, InstrumentKind, Scale, Version};
+use serde_json::Value;
 use tests::{Server, stored, wait_for};
 
-use super::nodes::{BOUND, Cluster, Single, done, program, refused, tapeline, whole};
+use super::nodes::{BOUND, Cluster, Single, done, info, program, refused, tapeline, tapeline_killed, whole};
 
 const STAGES: [&str; 5] = ["executor", "risk", "strategy", "aggregate", "ingest"];
 const RUN_BOUND: Duration = Duration::from_secs(120);
@@ -78,7 +79,7 @@ fn recording() -> Option<Vec<PathBuf>> {
     Some(["part1", "part2"].map(|part| root.join(format!("data/ws_raw/binance_spot_BTCUSDT_{part}.gz"))).to_vec())
 }
 
-fn configuration(recording: &[PathBuf]) -> String {
+fn configuration(recording: &[PathBuf], speed: f64) -> String {
     let files: Vec<String> = recording.iter().map(|p| format!("{:?}", p.display().to_string())).collect();
     format!(
         r#"
@@ -86,8 +87,8 @@ fn configuration(recording: &[PathBuf]) -> String {
 enabled = true
 source = "recording"
 symbols = ["BTCUSDT"]
-files = [{}]
-speed = 120.0
+files = [{files}]
+speed = {speed:.1}
 flush_open = true
 [aggregate]
 venues = ["binance"]
@@ -100,7 +101,7 @@ valid_bars = 30
 [risk.limits.spot_short]
 on = false
 "#,
-        files.join(", ")
+        files = files.join(", ")
     )
 }
 
@@ -127,19 +128,42 @@ async fn put_instrument(operator: &Bus) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn layout() -> nats::Layout {
+    nats::Layout { venues: vec!["binance".into()], accounts: vec!["main".into()], traders: Vec::new(), partitions: 1 }
+}
+
 /// Every stream, `KV_` ones included, as its leader holds it.
 async fn contents(bus: &Bus) -> anyhow::Result<BTreeMap<String, Stored>> {
-    let layout = nats::Layout {
-        venues: vec!["binance".into()],
-        accounts: vec!["main".into()],
-        traders: Vec::new(),
-        partitions: 1,
-    };
     let mut all = BTreeMap::new();
-    for name in layout.streams() {
+    for name in layout().streams() {
         all.insert(name.clone(), stored(bus, &name).await?);
     }
     Ok(all)
+}
+
+/// What the layout says of every stream, without what a growth changes: copies, our notes, where sources begin.
+async fn configurations(bus: &Bus) -> anyhow::Result<BTreeMap<String, Value>> {
+    let mut all = BTreeMap::new();
+    for name in layout().streams() {
+        let mut config = info(bus, &name).await?["config"].take();
+        let fields = config.as_object_mut().context("a configuration")?;
+        fields.retain(|key, _| key != "num_replicas" && key != "metadata");
+        for source in fields.get_mut("sources").and_then(Value::as_array_mut).into_iter().flatten() {
+            source.as_object_mut().context("a source")?.remove("opt_start_seq");
+        }
+        all.insert(name, config);
+    }
+    Ok(all)
+}
+
+/// Holds a task for a second, as an instance does.
+async fn lease(bus: &Bus) -> anyhow::Result<()> {
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-TTL", "1s");
+    let request = async_nats::Request::new().headers(headers).payload("me".into());
+    let stored = bus.client().send_request("$KV.lease.risk.main", request).await?;
+    ensure!(!String::from_utf8_lossy(&stored.payload).contains("error"), "{:?}", stored.payload);
+    Ok(())
 }
 
 /// Waits until the whole recording went through every stage and nothing moves any more.
@@ -160,10 +184,33 @@ async fn settle(bus: &Bus) -> anyhow::Result<()> {
             ends.push(bus.stream(name).await?.last_seq);
         }
         let idle = answers.len() + 1 >= STAGES.len() && answers.iter().all(|a| a.lag() == 0);
+        let idle = idle && desk_heard_all(bus).await?;
         quiet = if idle && ends == before { quiet + 1 } else { 0 };
         before = ends;
     }
     Ok(())
+}
+
+/// Whether the newest message of every source stands on the desk. After a new leader the server takes some seconds to
+/// go on with its sources, and nothing else moves meanwhile.
+async fn desk_heard_all(bus: &Bus) -> anyhow::Result<bool> {
+    let clock = schemas::subject::clock(0, "binance");
+    for (source, filter) in [
+        ("RAW_BINANCE", "raw.*.binance.trade.*"),
+        ("RAW_BINANCE", "raw.*.binance.quote.*"),
+        ("RAW_BINANCE", &clock),
+        ("SIG_BINANCE_0", ">"),
+        ("SIG_EXT", ">"),
+        ("RISK_main", "order.main.>"),
+        ("EXEC_main", ">"),
+    ] {
+        let Some(newest) = nats::leader::last_by_subject(bus, source, filter).await? else { continue };
+        let heard = nats::leader::last_by_subject(bus, "DESK_main", &newest.subject).await?;
+        if heard.is_none_or(|heard| heard.payload != newest.payload) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What a core says to a stored input, without any disturbance, at the positions of its stream.
@@ -203,7 +250,8 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
     done(tapeline(&single.node.url(), &["init", "--venue", "binance", "--partitions", "1"])?)?;
     put_instrument(&old).await?;
     let config = single.dir().join("tapeline.toml");
-    std::fs::write(&config, configuration(&recording))?;
+    // Slow enough that the old server never sees its end, however busy the machine is.
+    std::fs::write(&config, configuration(&recording, 10.0))?;
     let mut cluster = Cluster::start(Some(&single)).await?;
     let url = cluster.url();
     let operator = cluster.bus("operator").await?;
@@ -227,6 +275,8 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
     assert!(some > 0);
     old.js().get_stream("SIG_EXT").await?.purge().await?;
 
+    let layout = configurations(&old).await?;
+
     // Nothing happens out of order.
     assert!(refused(grow(&["finish", "--yes"])?)?.contains("tapeline grow copy"));
     assert!(refused(tapeline(&old_url, &["grow", "copy", "--old", &old_url])?)?.contains("domain `single`"));
@@ -236,6 +286,7 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
     operator.js().delete_stream("SIG_EXT").await?;
 
     // Copied while everything runs; twice is as good as once.
+    lease(&old).await?;
     done(grow(&["copy"])?).with_context(|| stages.tails())?;
     done(grow(&["copy"])?)?;
     assert!(refused(grow(&["finish", "--yes"])?)?.contains("stages still run"));
@@ -253,8 +304,21 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
     assert_eq!(operator.stream("RAW_BINANCE").await.map(|s| s.last_seq).ok(), None, "the mirrors are gone");
 
     done(grow(&["copy"])?)?;
+    lease(&old).await?;
+    // Killed when the first stream is frozen, and again when the first mirror is promoted: run it again.
+    let finish = ["grow", "--old", &old_url, "finish", "--yes"];
+    tapeline_killed(&url, &finish, || async {
+        let raw = info(&old, "RAW_BINANCE").await.ok()?;
+        (raw["config"]["subjects"][0] == "retired.RAW_BINANCE").then_some(())
+    })
+    .await?;
+    tapeline_killed(&url, &finish, || async {
+        let first = info(&operator, "AGG_BINANCE_0").await.ok()?;
+        first["config"]["mirror"].is_null().then_some(())
+    })
+    .await?;
     let finished = done(grow(&["finish", "--yes"])?)?;
-    let finished: serde_json::Value = serde_json::from_str(&finished)?;
+    let finished: Value = serde_json::from_str(&finished)?;
     let promoted = finished["streams"].as_array().context("streams")?;
     assert!(promoted.iter().all(|s| s["state"] == "promoted" && s["replicas"] == 3), "{finished:#}");
     done(grow(&["finish", "--yes"])?).context("a second time changes nothing")?;
@@ -264,7 +328,9 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
     let after = contents(&operator).await?;
     for (name, facts) in &before {
         assert_same(name, facts, &after[name]);
+        assert_eq!(old.stream(name).await?.last_seq, operator.stream(name).await?.last_seq, "{name}");
     }
+    assert_eq!(configurations(&operator).await?, layout);
     assert!(before["RAW_BINANCE"].len() as u64 >= raw && before["DESK_main"].len() > 300);
     assert_eq!((before["SIG_EXT"].len(), operator.stream("SIG_EXT").await?.last_seq), (0, 3));
     let mut external = Writer::resume(&operator, "SIG_EXT", 3).await?;
@@ -276,6 +342,7 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
     // The old server is gone; every stage goes on at its position, and meanwhile the nodes lose their link one by one.
     drop(old);
     drop(single.node);
+    std::fs::write(&config, configuration(&recording, 240.0))?;
     let stages = Stages::start(&cluster.url(), &config, config.parent().context("folder")?)?;
     for node in &mut cluster.nodes {
         node.restart_with("cluster.conf")?;
@@ -283,6 +350,14 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
             whole(&operator, stream).await?;
         }
     }
+    let restarted = std::time::Instant::now();
+    wait_for("the desk goes on with all its sources", RUN_BOUND, || async {
+        let goes_on = operator.stream("DESK_main").await.ok()?.last_seq > before["DESK_main"].len() as u64;
+        (goes_on && desk_heard_all(&operator).await.ok()?).then_some(())
+    })
+    .await
+    .with_context(|| stages.tails())?;
+    eprintln!("the desk hears all its sources {:?} after the last node came back", restarted.elapsed());
     settle(&operator).await.with_context(|| stages.tails())?;
     let grown = contents(&operator).await?;
     for (name, facts) in before.iter().filter(|(name, _)| !name.starts_with("KV_") && *name != "SIG_EXT") {

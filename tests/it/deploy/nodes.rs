@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nats::{Bus, Config, Login};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::{Server, USERS, wait_for};
@@ -75,22 +77,31 @@ impl Node {
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|ended| ended.is_none())
+    }
     pub fn kill9(&mut self) -> anyhow::Result<()> {
         self.child.kill().context("kill nats-server")?;
         self.child.wait().context("await nats-server")?;
         Ok(())
     }
-    /// Again with another file of `deploy/nats`, over the same store.
+    /// Again with another file of `deploy/nats`, over the same store; it ends in peace, so its leaders move first.
     pub fn restart_with(&mut self, file: &'static str) -> anyhow::Result<()> {
-        self.kill9()?;
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).context("end nats-server")?;
+        self.child.wait().context("await nats-server")?;
         self.file = file;
         self.restart()
     }
     /// Over the same store and ports; it must be dead.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        ensure!(self.child.try_wait()?.is_some(), "{} still runs", self.name);
+        ensure!(!self.runs(), "{} still runs", self.name);
         self.child = spawn(self.file, &self.dir, &self.env)?;
         Ok(())
+    }
+    /// Everything that it stored is gone; it must be dead.
+    pub fn lose_disk(&mut self) -> anyhow::Result<()> {
+        ensure!(!self.runs(), "{} still runs", self.name);
+        Ok(std::fs::remove_dir_all(self.dir.join("store"))?)
     }
     fn log(&self) -> String {
         let text = std::fs::read_to_string(self.dir.join("server.log")).unwrap_or_default();
@@ -218,14 +229,27 @@ async fn bus(url: &str, user: &str) -> anyhow::Result<Bus> {
 
 /// Runs `tapeline` as the operator of the server at `url`, to its end.
 pub fn tapeline(url: &str, args: &[&str]) -> anyhow::Result<Output> {
-    Command::new(program("tapeline")?)
-        .args(args)
-        .env("NATS_URL", url)
-        .env("NATS_PASSWORD", Server::password("operator"))
-        .env_remove("NATS_USER")
-        .stdin(Stdio::null())
-        .output()
-        .context("run tapeline")
+    operators(url, args)?.output().context("run tapeline")
+}
+
+/// Starts `tapeline` as the operator, waits until `reached`, and kills exactly this process wherever it is.
+pub async fn tapeline_killed<F>(url: &str, args: &[&str], reached: impl Fn() -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = Option<()>>,
+{
+    let mut child = operators(url, args)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let waited = wait_for("the moment to kill", BOUND, &reached).await;
+    // Dead already is fine: then it was quicker than the kill.
+    let _ = child.kill();
+    child.wait()?;
+    waited
+}
+
+fn operators(url: &str, args: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(program("tapeline")?);
+    let password = Server::password("operator");
+    command.args(args).env("NATS_URL", url).env("NATS_PASSWORD", password).env_remove("NATS_USER").stdin(Stdio::null());
+    Ok(command)
 }
 
 /// Its standard output, when it succeeded.
