@@ -107,6 +107,7 @@ pub async fn run(number: usize, session: Box<dyn Session>, shared: Shared) -> an
         pinged: false,
         shared,
     };
+    link.shared.metrics.known(&link.labels);
     link.run().await
 }
 

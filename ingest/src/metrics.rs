@@ -29,6 +29,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Every figure of a link at 0: what was never exported has no rate when it happens for the first time.
+    pub fn known(&self, link: &Link) {
+        for family in [&self.connections, &self.failures, &self.frames, &self.dead, &self.gaps, &self.requests] {
+            drop(family.get_or_create(link));
+        }
+        drop(self.whole.get_or_create(link));
+    }
+
     pub fn register(&self, registry: &mut Registry) {
         let mut counter = |name: &str, help: &str, family: &Family<Link, Counter>| {
             registry.register(name, help, family.clone());

@@ -2,7 +2,7 @@
 //! units and manifests by their linters and by the programs' own `--help`, the dashboard against real metrics.
 
 mod cluster;
-
+mod dashboard;
 mod files;
 mod grow;
 mod nodes;
