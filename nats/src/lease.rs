@@ -12,17 +12,17 @@ use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use schemas::Version;
 use schemas::subject::stream::KV_LEASE;
 use schemas::wire::{decode, encode};
 use serde::{Deserialize, Serialize};
 
-use crate::bus::{Bus, Trouble, why};
+use crate::bus::{Bus, Trouble};
 use crate::config::ms;
 use crate::error::BusError;
 use crate::kv;
 use crate::leader;
+use crate::reader::Message;
 
 pub mod host;
 pub mod share;
@@ -154,53 +154,49 @@ struct Seen {
     markers: BTreeMap<String, u64>,
 }
 
-/// Reads the stage's entries with one direct get: answered by any replica, so it may be a moment old. Compare-and-set
-/// decides anyway.
+/// Reads the stage's entries from the leader, one after the other. Not by direct get, though that were one request: who
+/// may ask for one can have any stored bytes answered into a stream, and whoever renews leases writes such bytes
+/// (`tests/it/rights.rs`).
 async fn look(bus: &Bus) -> Result<Seen, BusError> {
-    let stage = bus.stage();
-    let failed = |text: String| BusError::Publish { subject: format!("leases of {stage}"), why: text };
-    let prefix = kv::subject(KV_LEASE, &format!("{stage}."));
-    let inbox = bus.client().new_inbox();
-    let mut answers = bus.client().subscribe(inbox.clone()).await.map_err(|error| failed(why(&error)))?;
-    let ask = serde_json::json!({ "multi_last": [format!("{prefix}>")], "batch": bus.config().lease.entries_max });
-    bus.client()
-        .publish_with_reply(format!("$JS.API.DIRECT.GET.{}", kv::stream(KV_LEASE)), inbox, ask.to_string().into())
-        .await
-        .map_err(|error| failed(why(&error)))?;
-    let mut seen = Seen::default();
+    let (stream, prefix) = (kv::stream(KV_LEASE), kv::subject(KV_LEASE, &format!("{}.", bus.stage())));
+    let (filter, entries_max) = (format!("{prefix}>"), bus.config().lease.entries_max);
+    let what = || format!("leases of {}", bus.stage());
     let read = async {
-        while let Some(answer) = answers.next().await {
-            match answer.status.map(|status| status.as_u16()) {
-                None => {}
-                // Nothing there; the end of what is there.
-                Some(404 | 204) => return Ok(()),
-                Some(status) => {
-                    return Err(failed(format!("{status} {}", answer.description.as_deref().unwrap_or_default())));
-                }
-            }
-            let header = |name: &str| answer.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.as_str());
-            let (Some(subject), Some(seq)) = (header("Nats-Subject"), header("Nats-Sequence")) else { continue };
-            let Some((kind, key)) = subject.strip_prefix(&prefix).and_then(|rest| rest.split_once('.')) else {
-                continue;
-            };
-            match kind {
-                "task" if answer.payload.is_empty() => {
-                    seen.markers.insert(key.to_owned(), seq.parse().unwrap_or_default());
-                }
-                "task" => {
-                    // Whoever wrote what we cannot read holds it as well.
-                    let id = decode::<Holder>(&answer.payload).map_or_else(|_| "?".to_owned(), |holder| holder.id);
-                    seen.holders.insert(key.to_owned(), id);
-                }
-                "member" => seen.members.extend(decode::<Presence>(&answer.payload).ok()),
-                _ => {}
-            }
+        let (mut seen, mut from) = (Seen::default(), 1);
+        for _ in 0..entries_max {
+            let Some(entry) = leader::next_by_subject(bus, &stream, &filter, from).await? else { return Ok(seen) };
+            from = entry.seq + 1;
+            seen.hear(entry.subject.strip_prefix(&prefix).unwrap_or_default(), &entry);
         }
-        Err(failed("connection closed".to_owned()))
+        Err(BusError::Config(format!("{}: more than lease.entries_max = {entries_max} entries", what())))
     };
     let bound = ms(bus.config().lease.renew_ms.max(250) * 2);
-    tokio::time::timeout(bound, read).await.map_err(|_| failed("no answer".to_owned()))??;
-    Ok(seen)
+    let late = |_| BusError::Unreachable { what: what(), waited_ms: bound.as_millis() as u64 };
+    tokio::time::timeout(bound, read).await.map_err(late)?
+}
+
+impl Seen {
+    /// `kind.key` of an entry, and what stands there; a later entry of the same key replaces an earlier one.
+    fn hear(&mut self, name: &str, entry: &Message) {
+        let Some((kind, key)) = name.split_once('.') else { return };
+        match kind {
+            "task" if entry.payload.is_empty() => {
+                self.holders.remove(key);
+                self.markers.insert(key.to_owned(), entry.seq);
+            }
+            "task" => {
+                // Whoever wrote what we cannot read holds it as well.
+                let id = decode::<Holder>(&entry.payload).map_or_else(|_| "?".to_owned(), |holder| holder.id);
+                self.markers.remove(key);
+                self.holders.insert(key.to_owned(), id);
+            }
+            "member" => {
+                self.members.retain(|member| member.id != key);
+                self.members.extend(decode::<Presence>(&entry.payload).ok());
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Says that this instance lives, what it would run and how much it holds.
