@@ -29,9 +29,9 @@ Examples:
   tapeline task accept-loss aggregate.binance.3 --reason 'disk was full on Monday' --yes
   tapeline task reset strategy.binance.3 --yes
 
-What cannot be done: to replace what a task has said. JetStream never gives a sequence twice, so outputs cannot be
-purged and said again at their positions, RAW and EXEC streams refuse a purge altogether, and whoever reads the
-stream has acted on what it said. A task can be folded again (reset: the same outputs are compared, not written
+What cannot be done: to replace what a task has said. JetStream never gives a sequence twice, so outputs cannot be \
+purged and said again at their positions, RAW and EXEC streams refuse a purge altogether, and whoever reads the \
+stream has acted on what it said. A task can be folded again (reset: the same outputs are compared, not written \
 again), or go on behind what stands there (accept-outputs, accept-loss, reset --start-empty).")]
 pub struct Args {
     #[command(subcommand)]
