@@ -300,17 +300,16 @@ async fn open(bus: &Bus, stream: &str, cursor: Option<u64>, accept_loss: bool) -
 /// Names of the streams that the ledger reads, sorted. Asked again while the server is away or slow: an outage is no
 /// reason to end, the readers outlive it as well.
 async fn streams(bus: &Bus) -> anyhow::Result<Vec<String>> {
-    let mut tried = 0;
+    let (begun, bound) = (Instant::now(), Duration::from_secs(bus.config().connection.outage_s_max));
     let mut names: Vec<String> = loop {
         bus.connected().await?;
         match bus.js().stream_names().try_collect().await {
             Ok(names) => break names,
             Err(error) => {
-                tried += 1;
-                if tried >= bus.config().connection.request_tries_max {
+                if begun.elapsed() >= bound {
                     return Err(error).context("list streams");
                 }
-                tracing::warn!(tried, error = %error, "streams cannot be listed yet");
+                tracing::warn!(error = %error, "streams cannot be listed yet");
             }
         }
         tokio::time::sleep(LIST_PAUSE).await;

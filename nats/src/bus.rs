@@ -100,6 +100,8 @@ struct ApiError {
 
 /// `stream not found`
 pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
+/// How often a request that is repeated says so in the log.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
 /// `no message found`
 pub(crate) const NO_MESSAGE_FOUND: u64 = 10037;
 
@@ -259,15 +261,19 @@ impl Bus {
         parse(&reply.payload)
     }
 
-    /// Repeats `attempt` while it asks for another try, up to `connection.request_tries_max` times with a pause
-    /// that doubles up to a second; ends at once when the server refuses this user anything.
+    /// Repeats `attempt` while it asks for another try, with a pause that doubles up to a second: at least
+    /// `connection.request_tries_max` times, and for as long as an outage may last (`connection.outage_s_max`). A
+    /// cluster that has lost its majority answers, but not with what was asked for. Ends at once when the server
+    /// refuses this user anything.
     pub(crate) async fn patiently<V, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<V, BusError>
     where
         F: Future<Output = Result<V, Trouble>>,
     {
+        let connection = &self.config().connection;
+        let (tries_min, bound) = (connection.request_tries_max, Duration::from_secs(connection.outage_s_max));
         let begun = Instant::now();
-        let mut pause_ms = 20;
-        for _ in 0..self.config().connection.request_tries_max {
+        let (mut tried, mut pause_ms, mut told) = (0, 20, Duration::ZERO);
+        loop {
             self.connected().await?;
             let answer = tokio::select! {
                 biased;
@@ -275,17 +281,28 @@ impl Bus {
                 violation = self.violated() => return Err(violation),
                 answer = attempt() => answer,
             };
-            match answer {
+            let reason = match answer {
                 Ok(value) => return Ok(value),
                 Err(Trouble::Refused { code, text }) => {
                     return Err(BusError::Refused { what: what.to_owned(), code, text });
                 }
-                Err(Trouble::Again(reason)) => tracing::debug!(what, reason, "asked again"),
+                Err(Trouble::Again(reason)) => reason,
+            };
+            tried += 1;
+            let waited = begun.elapsed();
+            if tried >= tries_min && waited >= bound {
+                return Err(BusError::Unreachable {
+                    what: format!("{what} ({reason})"),
+                    waited_ms: waited.as_millis() as u64,
+                });
+            }
+            if waited - told > TELL_AGAIN {
+                told = waited;
+                tracing::warn!(what, reason, waited_ms = waited.as_millis() as u64, "asked again and again");
             }
             tokio::time::sleep(ms(pause_ms)).await;
             pause_ms = (pause_ms * 2).min(1000);
         }
-        Err(BusError::Unreachable { what: what.to_owned(), waited_ms: begun.elapsed().as_millis() as u64 })
     }
 }
 
