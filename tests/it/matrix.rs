@@ -226,7 +226,7 @@ async fn ledger(reference: &Reference) -> anyhow::Result<()> {
 async fn a_stage_that_dies_between_any_two_inputs_says_what_it_would_have_said() -> anyhow::Result<()> {
     let Some(whole) = Session::whole(PARTITIONS) else { return Ok(()) };
     let dir = tempfile::tempdir()?;
-    let reference = Reference::record(whole.cut(8_000, dir.path())?, 60.0).await?;
+    let reference = Reference::record(whole.cut(8_000, dir.path())?, 20.0).await?;
     ensure!(reference.fills() > 0, "the recorded session trades");
     let raw = reference.ends[&stream::raw(VENUE)] / 2;
     for row in rows(&reference).await? {

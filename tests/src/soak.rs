@@ -52,6 +52,8 @@ pub struct Memory {
     pub slope_kib_per_min: f64,
     pub bound_kib_per_min: f64,
     pub flat: bool,
+    /// Mean of every minute, from the start.
+    pub kib_by_minute: Vec<f64>,
 }
 
 /// A file, folder or checkpoint, in bytes.
@@ -178,6 +180,7 @@ fn report(options: &Options, memory: &Series, sizes: &Series, checkpoints: &Seri
                 slope_kib_per_min: slope,
                 bound_kib_per_min: bound,
                 flat: slope <= bound,
+                kib_by_minute: by_minute(points),
             })
         })
         .collect();
@@ -211,6 +214,11 @@ fn report(options: &Options, memory: &Series, sizes: &Series, checkpoints: &Seri
         market_h: minutes * options.speed as f64 / 60.0,
         flat,
     }
+}
+
+fn by_minute(points: &[(f64, f64)]) -> Vec<f64> {
+    let minutes = points.chunk_by(|a, b| a.0.floor() == b.0.floor());
+    minutes.map(|points| points.iter().map(|p| p.1).sum::<f64>() / points.len() as f64).collect()
 }
 
 async fn stored_messages(bus: &Bus, layout: &Layout) -> anyhow::Result<u64> {
