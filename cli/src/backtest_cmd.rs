@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, group = "source", value_name = "STREAM")]
     from_stream: Vec<String>,
     /// Messages A to B of the stream, both included
-    #[arg(long, value_name = "A..B", requires = "from_stream")]
+    #[arg(long, value_name = "A..B", requires = "from_stream", conflicts_with_all = ["candles", "trades", "tape"])]
     seq: Option<SeqRange>,
     /// From this event time on: 2024-08-08, 2024-08-08T23:54:00Z or nanoseconds
     #[arg(long, value_parser = time_ns, conflicts_with = "candles")]
@@ -78,7 +78,7 @@ pub struct Args {
     #[arg(long)]
     initial_cash: Option<Decimal>,
     /// Order books of the stream reach the executor; a live desk carries quotes only
-    #[arg(long, requires = "from_stream")]
+    #[arg(long, requires = "from_stream", conflicts_with_all = ["candles", "trades", "tape"])]
     books: bool,
     /// Do not hash what is said: a little faster
     #[arg(long)]

@@ -1,6 +1,7 @@
 //! One binary for all cross-stage tests: linking is what costs. A module an area.
 
 mod audit;
+mod backtest;
 mod browser;
 mod bus;
 mod chaos;
