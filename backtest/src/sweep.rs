@@ -172,15 +172,19 @@ pub struct Outcome {
 }
 
 impl Trial {
-    /// The statistic named `by`, as in `stats.json`; `None` where it does not exist.
+    /// See [`score`]; `None` where it does not exist.
     pub fn score(&self, by: &str) -> Option<f64> {
         score(&self.outcome.as_ref().ok()?.stats, by)
     }
 }
 
-/// The statistic named `by`, as in `stats.json`.
+/// The statistic named `by`, as in `stats.json`; negated with a minus before the name, where small is good.
 pub fn score(stats: &Stats, by: &str) -> Option<f64> {
-    serde_json::to_value(stats).ok()?.get(by)?.as_f64()
+    let stats = serde_json::to_value(stats).ok()?;
+    match by.strip_prefix('-') {
+        Some(name) => stats.get(name)?.as_f64().map(|value| -value),
+        None => stats.get(by)?.as_f64(),
+    }
 }
 
 /// Runs every combination; the trials stand in the order of the grid. `progress` hears how many are done.

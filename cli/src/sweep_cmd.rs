@@ -58,8 +58,8 @@ pub struct Args {
     /// Your tapeline.toml: [risk], [executor] and [aggregate] count
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Which statistic of stats.json is the best's; the larger the better
-    #[arg(long, default_value = "sharpe_bar")]
+    /// Which statistic of stats.json is the best's; the larger the better, or the smaller: -max_drawdown
+    #[arg(long, default_value = "sharpe_bar", allow_hyphen_values = true)]
     by: String,
     /// Choose on the train window, trade the next one, and so on: train=30d,test=10d
     #[arg(long, value_name = "LENGTHS")]
@@ -214,7 +214,7 @@ fn bar(json: bool, what: &'static str) -> ProgressBar {
 fn known(trial: &Trial, by: &str) -> anyhow::Result<()> {
     let Ok(outcome) = &trial.outcome else { return Ok(()) };
     let stats = serde_json::to_value(&outcome.stats)?;
-    if stats.get(by).is_none() {
+    if stats.get(by.trim_start_matches('-')).is_none() {
         let names: Vec<&str> = stats.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
         bail!("--by {by}: allowed are {}", names.join(", "));
     }

@@ -40,7 +40,7 @@ pub struct Sweep<'a> {
 /// A statistic as people read it.
 pub fn cell(by: &str, value: Option<f64>) -> String {
     let Some(value) = value else { return "–".to_owned() };
-    match by {
+    match by.trim_start_matches('-') {
         "total_return" | "max_drawdown" | "win_rate" | "cagr" | "exposure" | "volatility_daily_365" => percent(value),
         "closed_trades" | "longs" | "shorts" | "bars" | "bars_in_position" => grouped(value, 0),
         _ => grouped(value, 2),

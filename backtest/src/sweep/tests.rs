@@ -89,6 +89,10 @@ fn trials_do_not_depend_on_the_number_of_threads_and_bad_combinations_say_why() 
     let scores: Vec<f64> = best.iter().filter_map(|i| one[*i].score("total_return")).collect();
     assert!(scores.len() == 3 && scores.windows(2).all(|w| w[0] >= w[1]), "{scores:?}");
     assert!(best[3..].iter().all(|i| one[*i].outcome.is_err()));
+    // Small is good with a minus.
+    let shallow = ranked(&one, "-max_drawdown");
+    let drawdowns: Vec<f64> = shallow.iter().filter_map(|i| one[*i].score("max_drawdown")).collect();
+    assert!(drawdowns.len() == 3 && drawdowns.windows(2).all(|w| w[0] <= w[1]), "{drawdowns:?}");
 }
 
 #[test]
