@@ -168,7 +168,36 @@ async fn a_sound_pipeline_passes_the_doctor_and_every_trouble_is_named_with_its_
     assert!(told[0]["remedy"].as_str().is_some_and(|r| r.contains("replay drop old")), "{told:?}");
     stages.bus.js().delete_stream("BT_old_X").await?;
 
-    // A stage that ended.
+    // A dashboard that is gone, told by the folder of a pipeline that runs (this very process, as far as it says).
+    let folder = stages.server.dir().join("folder");
+    std::fs::create_dir_all(&folder)?;
+    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let run = json!({
+        "pid": std::process::id(), "nats_url": stages.server.url(), "dashboard": format!("http://{free}"),
+        "mode": "paper", "stages": STAGES, "pids": {},
+    });
+    std::fs::write(folder.join("run.json"), run.to_string())?;
+    let secrets: String = USERS
+        .iter()
+        .map(|user| format!("TAPELINE_{}_PASSWORD={}\n", user.to_uppercase(), Server::password(user)))
+        .collect();
+    std::fs::write(folder.join("secrets.env"), secrets)?;
+    let data = folder.display().to_string();
+    assert_fails(&stages.doctor(&["--data-dir", &data], &[])?, "ports", &free.to_string(), "refused");
+    // Killed, it leaves its run file; then nobody says where the server is.
+    let mut gone = Command::new("true").spawn()?;
+    gone.wait()?;
+    std::fs::write(folder.join("run.json"), json!({ "pid": gone.id() }).to_string())?;
+    let (code, document) = stages.doctor(&["--data-dir", &data], &[])?;
+    assert_eq!((code, lines(&document, "leftovers", "warn", "run.json").len()), (Some(0), 1), "{document}");
+
+    // A stage that hangs, and one that ended.
+    let hung = stages.children.iter().find(|(name, _)| *name == "executor").context("executor")?.1.id();
+    let signal = |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(hung as i32), signal);
+    signal(nix::sys::signal::Signal::SIGSTOP)?;
+    let found = stages.doctor(&[], &[]);
+    signal(nix::sys::signal::Signal::SIGCONT)?;
+    assert_fails(&found?, "stages", "executor", "does not answer");
     let at = stages.children.iter().position(|(name, _)| *name == "strategy").context("strategy")?;
     let (_, mut strategy) = stages.children.remove(at);
     strategy.kill()?;
@@ -180,6 +209,79 @@ async fn a_sound_pipeline_passes_the_doctor_and_every_trouble_is_named_with_its_
     let (code, document) = stages.doctor(&[], &[])?;
     let failed = lines(&document, "checkpoints", "fail", "strategy.binance.0");
     assert!(code == Some(1) && failed[0]["found"] == "damaged checkpoint", "{document}");
+    Ok(())
+}
+
+/// A server whose configuration lets aggregate give orders. Dropping it kills exactly this process.
+struct Generous {
+    child: Child,
+    url: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Generous {
+    fn drop(&mut self) {
+        // Dead already is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Generous {
+    async fn start() -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let (conf, ports) = (dir.path().join("server.conf"), dir.path().join("ports"));
+        std::fs::create_dir_all(&ports)?;
+        let text = nats::SERVER_CONF.replace("127.0.0.1:8222", "127.0.0.1:-1").replace(
+            "\"candle.>\", \"indicator.>\", \"late.>\", \"preview.>\",",
+            "\"candle.>\", \"indicator.>\", \"late.>\", \"preview.>\", \"order.>\",",
+        );
+        ensure!(text.contains("\"preview.>\", \"order.>\","), "the server's configuration reads otherwise now");
+        std::fs::write(&conf, text)?;
+        let local = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tapeline/bin/nats-server");
+        let program = std::env::var_os("NATS_SERVER_BIN").map(PathBuf::from).or(local.is_file().then_some(local));
+        let mut command = Command::new(program.unwrap_or_else(|| "nats-server".into()));
+        for user in USERS {
+            command.env(format!("TAPELINE_{}_PASSWORD", user.to_uppercase()), Server::password(user));
+        }
+        let child = command
+            .arg("-c")
+            .arg(conf)
+            .args(["--port", "-1", "--ports_file_dir"])
+            .arg(&ports)
+            .env("TAPELINE_STORE_DIR", format!("{:?}", dir.path().join("store")))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut server = Self { child, url: String::new(), _dir: dir };
+        server.url = wait_for("the generous server", BOUND, || async {
+            let file = std::fs::read_dir(&ports).ok()?.flatten().next()?;
+            let ports: Value = serde_json::from_str(&std::fs::read_to_string(file.path()).ok()?).ok()?;
+            let port = ports["nats"][0].as_str()?.rsplit(':').next()?.to_owned();
+            Some(format!("nats://127.0.0.1:{port}"))
+        })
+        .await?;
+        Ok(server)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_may_say_what_is_anothers_is_found() -> anyhow::Result<()> {
+    let generous = Generous::start().await?;
+    let mut command = Command::new(program("tapeline")?);
+    command.args(["--json", "doctor", "--stages", "risk"]).env_remove("TAPELINE_DATA").env("NATS_URL", &generous.url);
+    command.env("NATS_USER", "operator").env("NATS_PASSWORD", Server::password("operator"));
+    command.current_dir(std::env::temp_dir());
+    for user in USERS {
+        command.env(format!("TAPELINE_{}_PASSWORD", user.to_uppercase()), Server::password(user));
+    }
+    let document: Value = serde_json::from_slice(&command.output()?.stdout)?;
+    let failed = lines(&document, "rights", "fail", "");
+    assert_eq!(failed.len(), 1, "{document}");
+    assert_eq!(
+        (&failed[0]["about"], &failed[0]["found"]),
+        (&json!("aggregate"), &json!("may say order.doctor.doctor._"))
+    );
     Ok(())
 }
 
