@@ -55,8 +55,8 @@ pub struct Args {
     #[arg(long, global = true, value_name = "URL", default_value = "nats://127.0.0.1:4222")]
     old: String,
     /// The cluster, several addresses divided by commas, started with grow-into.conf
-    #[arg(long, global = true, env = "NATS_URL", value_name = "URL", default_value = "")]
-    new: String,
+    #[arg(long, global = true, env = "NATS_URL", value_name = "URL")]
+    new: Option<String>,
     /// Copies of every stream in the cluster
     #[arg(long, global = true, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: u8,
@@ -113,11 +113,14 @@ type Streams = BTreeMap<String, StreamView>;
 impl Growth {
     /// Refuses two servers between which nothing can grow.
     async fn open(args: &Args, json: bool) -> anyhow::Result<Self> {
-        ensure!(!args.new.is_empty(), "name the cluster with --new or NATS_URL");
+        let Some(cluster) = args.new.as_deref().filter(|url| !url.is_empty()) else {
+            let what = "name the cluster with --new or NATS_URL\n";
+            clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, what).exit()
+        };
         let password = std::env::var("NATS_PASSWORD").ok();
         let old_password = std::env::var("TAPELINE_OLD_PASSWORD").ok().or_else(|| password.clone());
         let old = connect(&args.old, old_password).await.context("connect to the old server")?;
-        let new = connect(&args.new, password).await.context("connect to the cluster")?;
+        let new = connect(cluster, password).await.context("connect to the cluster")?;
         let domain = domain(&old, "$JS.API").await.context("ask the old server for its domain")?;
         let Some(domain) = domain else {
             bail!("{} has no JetStream domain: start it with deploy/nats/grow-from.conf", args.old);
