@@ -17,6 +17,7 @@ pub struct Config {
     pub task: Task,
     pub lease: Lease,
     pub telemetry: Telemetry,
+    pub trace: Trace,
     pub layout: LayoutBounds,
 }
 
@@ -82,6 +83,13 @@ pub struct Lease {
 #[serde(deny_unknown_fields)]
 pub struct Telemetry {
     pub log_queue_max: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trace {
+    pub derived: bool,
+    pub raw: bool,
 }
 
 /// Retention of the streams that [`crate::Layout`] creates.

@@ -72,6 +72,7 @@ fn optional(answer: Result<StreamMessage, LastRawMessageError>) -> Result<Option
 fn message(found: StreamMessage) -> Message {
     Message {
         seq: found.sequence,
+        trace: crate::reader::traced(&found.headers),
         subject: found.subject,
         payload: found.payload,
         pending: 0,

@@ -32,6 +32,7 @@ pub mod stage;
 pub mod stats;
 pub mod task;
 pub mod telemetry;
+pub mod trace;
 
 pub use bus::{Bus, Login};
 pub use config::Config;

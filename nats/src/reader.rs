@@ -19,6 +19,7 @@ use crate::bus::{Bus, STREAM_NOT_FOUND, Trouble};
 use crate::config::ms;
 use crate::error::BusError;
 use crate::leader;
+use crate::trace::{self, Traceparent};
 
 /// A stored fact with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Message {
     pub pending: u64,
     /// When the server stored it. Not for cores: they take time from facts.
     pub time_ns: i64,
+    /// The trace that it belongs to, where its header says one.
+    pub trace: Option<Traceparent>,
 }
 
 /// Reads one stream with one filter, in order, without end.
@@ -435,6 +438,7 @@ impl Session {
                 payload: delivery.payload,
                 pending: place.pending,
                 time_ns: place.time_ns,
+                trace: delivery.headers.as_ref().and_then(traced),
             });
         };
         let number = |name: &str| {
@@ -472,6 +476,11 @@ impl Session {
             tracing::debug!(error = %crate::bus::why(&error), "consumer not removed");
         }
     }
+}
+
+/// The trace that a message's headers say it belongs to.
+pub(crate) fn traced(headers: &async_nats::HeaderMap) -> Option<Traceparent> {
+    Traceparent::parse(headers.get(trace::HEADER)?.as_str())
 }
 
 struct PlaceOf {

@@ -21,6 +21,7 @@ use crate::leader;
 use crate::reader::{Message, Reader};
 use crate::rules::{self, Found};
 use crate::telemetry::TaskStats;
+use crate::trace::Traceparent;
 use crate::writer::Writer;
 
 /// Which output a mirrored KV entry shows: `<stream>:<seq>`.
@@ -126,6 +127,8 @@ struct Task<'a> {
     reader: Reader,
     writer: Writer,
     input: Arc<str>,
+    /// Outputs carry the trace of their input.
+    traced: bool,
     cursor: u64,
     /// The input at the cursor, for its identity; absent right after a start.
     last: Option<Message>,
@@ -218,6 +221,7 @@ impl<'a> Task<'a> {
             reader,
             writer,
             input: spec.input.as_str().into(),
+            traced: bus.config().trace.derived,
             cursor,
             last: None,
             last_id: start.in_id,
@@ -248,12 +252,13 @@ impl<'a> Task<'a> {
     /// One input: what the core says of it goes to the stream.
     async fn fold<C: Core>(&mut self, core: &mut C, message: Message) -> Result<(), BusError> {
         let place = Place { stream: Arc::clone(&self.input), seq: message.seq };
+        let trace = self.traced.then(|| message.trace.unwrap_or_else(|| Traceparent::root(&self.input, message.seq)));
         for said in self.hear(core, &place, &message)? {
             if !said.stored {
                 self.previews.insert(said.subject, said.payload);
                 continue;
             }
-            let k = self.say(said.subject, said.payload.clone()).await?;
+            let k = self.say(said.subject, said.payload.clone(), trace).await?;
             if let Some(entry) = said.mirror {
                 self.mirrors.insert(entry, (k, said.payload));
             }
@@ -266,17 +271,14 @@ impl<'a> Task<'a> {
     }
 
     /// One output, at the next position; gives it.
-    async fn say(&mut self, subject: String, payload: Bytes) -> Result<u64, BusError> {
+    async fn say(&mut self, subject: String, payload: Bytes, trace: Option<Traceparent>) -> Result<u64, BusError> {
         if self.unsaid > 0 {
             let k = self.position() + 1;
             self.unsaid -= 1;
             return Ok(k);
         }
-        if self.writer.pushed() == self.writer.known() && self.writer.in_flight() > 0 {
-            // Behind what is stored only once all of it was compared: a task that disagrees adds nothing to it.
-            self.writer.drain().await?;
-        }
-        let k = self.writer.push(subject, payload).await?;
+        let trace = trace.map(|trace| trace.child(&self.spec.output, self.writer.pushed() + 1));
+        let k = self.writer.push_traced(subject, payload, trace).await?;
         self.stats.said(k);
         Ok(k)
     }

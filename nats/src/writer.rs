@@ -28,6 +28,7 @@ use crate::bus::{Bus, Trouble, parse, why};
 use crate::config::ms;
 use crate::error::BusError;
 use crate::leader;
+use crate::trace::{self, Traceparent};
 
 /// Whose bytes may stand at a position of this writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,7 @@ struct Item {
     k: u64,
     subject: Subject,
     payload: Bytes,
+    trace: Option<Traceparent>,
     state: State,
 }
 
@@ -144,13 +146,32 @@ impl Writer {
     /// Queues one fact for the next position, which it returns, and waits while the window is full. Not
     /// acknowledged yet when it returns: [`Writer::drain`] is.
     pub async fn push(&mut self, subject: impl Into<String>, payload: impl Into<Bytes>) -> Result<u64, BusError> {
+        let begins = self.mode == Mode::OwnState && self.bus.config().trace.raw;
+        let trace = begins.then(|| Traceparent::root(&self.stream, self.next));
+        self.push_traced(subject, payload, trace).await
+    }
+
+    /// Like [`Writer::push`], with the trace that the fact belongs to. Equal facts may differ in it.
+    pub async fn push_traced(
+        &mut self,
+        subject: impl Into<String>,
+        payload: impl Into<Bytes>,
+        trace: Option<Traceparent>,
+    ) -> Result<u64, BusError> {
         let k = self.next;
         let state = match self.mode {
             Mode::Deterministic if k <= self.stored => State::Stored,
             Mode::OwnState if !self.linked && !self.queue.is_empty() => State::Held,
             _ => State::Sent,
         };
-        self.queue.push_back(Item { k, subject: Subject::from(subject.into()), payload: payload.into(), state });
+        if state == State::Sent {
+            // Behind what is stored only once all of it was compared: who disagrees with it adds nothing to it.
+            while self.queue.front().is_some_and(|front| front.state == State::Stored) {
+                self.compare(self.stored).await?;
+            }
+        }
+        let (subject, payload) = (Subject::from(subject.into()), payload.into());
+        self.queue.push_back(Item { k, subject, payload, trace, state });
         self.next += 1;
         if state == State::Sent {
             if self.queue.len() == 1 {
@@ -206,6 +227,9 @@ impl Writer {
             if self.linked {
                 headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, self.message_id(item.k - 1).as_str());
             }
+        }
+        if let Some(trace) = item.trace {
+            headers.insert(trace::HEADER, trace.to_string().as_str());
         }
         let reply = format!("{}.{}.{}", self.inbox, self.epoch, item.k);
         self.bus

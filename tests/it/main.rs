@@ -23,3 +23,4 @@ mod pipeline;
 mod report;
 mod rights;
 mod strategy;
+mod trace;
