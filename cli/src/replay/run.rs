@@ -298,6 +298,7 @@ async fn begin_at(bus: &Bus, spec: &TaskSpec, core: &ReplayCore, from: u64) -> a
         in_seq: from - 1,
         in_id: 0,
         out_seq: 0,
+        accepted: None,
     };
     let key = checkpoint::key(bus.stage(), &spec.key);
     checkpoint::store(bus, &key, &Checkpoint { header, state: core.save() }, 0).await?;
