@@ -226,6 +226,21 @@ impl Bus {
         info.map(|info| info.state).map_err(|error| absent(error, stream))
     }
 
+    /// The same of a stream that is known to reach `seq`. In a cluster a new leader answers with what it has applied,
+    /// which may be less for a moment; so a shorter stream is asked again for `connection.behind_ms_max`, and then it
+    /// is for the caller to say what is lost.
+    pub(crate) async fn stream_reaching(&self, stream: &str, seq: u64) -> Result<StreamState, BusError> {
+        let (begun, bound) = (Instant::now(), ms(self.config().connection.behind_ms_max));
+        loop {
+            let state = self.stream(stream).await?;
+            if state.last_seq >= seq || begun.elapsed() >= bound {
+                return Ok(state);
+            }
+            tracing::warn!(stream, last = state.last_seq, seq, "stream ends before what was read of it, asked again");
+            tokio::time::sleep(ms(100)).await;
+        }
+    }
+
     /// One request with the configured timeout.
     pub(crate) async fn api_once<T, V>(&self, subject: &str, body: &T) -> Result<V, Trouble>
     where

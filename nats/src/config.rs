@@ -31,6 +31,7 @@ pub struct Connection {
     pub subscription_messages_max: usize,
     pub request_timeout_ms: u64,
     pub request_tries_max: u32,
+    pub behind_ms_max: u64,
     pub streams_wait_s_max: u64,
 }
 
@@ -135,6 +136,7 @@ impl Config {
         within("connection.outage_s_max", c.outage_s_max, 1, 86_400)?;
         within("connection.subscription_messages_max", c.subscription_messages_max as u64, 1024, 1 << 20)?;
         within("connection.request_timeout_ms", c.request_timeout_ms, 100, 60_000)?;
+        within("connection.behind_ms_max", c.behind_ms_max, 0, 600_000)?;
         within("connection.request_tries_max", c.request_tries_max.into(), 1, 1000)?;
         within("connection.streams_wait_s_max", c.streams_wait_s_max, 0, 3600)?;
         let w = &self.writer;

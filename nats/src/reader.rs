@@ -305,7 +305,7 @@ impl Reader {
             self.tries += 1;
             self.bus.connected().await?;
             self.connections.borrow_and_update();
-            self.expired_by(self.bus.stream(&self.stream).await?)?;
+            self.expired_by(self.bus.stream_reaching(&self.stream, self.cursor).await?)?;
             let start = json!({ "deliver_policy": "by_start_sequence", "opt_start_seq": self.cursor + 1 });
             match Session::create(&self.bus, &self.stream, &self.filter, start).await {
                 Ok((session, waiting)) => {
@@ -338,7 +338,7 @@ impl Reader {
             return Ok(());
         }
         self.expiry_checked = Instant::now();
-        self.expired_by(self.bus.stream(&self.stream).await?)
+        self.expired_by(self.bus.stream_reaching(&self.stream, self.cursor).await?)
     }
 
     fn expired_by(&self, state: crate::bus::StreamState) -> Result<(), BusError> {

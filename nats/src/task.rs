@@ -165,10 +165,11 @@ impl<'a> Task<'a> {
         stats: &'a TaskStats,
     ) -> Result<Task<'a>, BusError> {
         let key = checkpoint::key(bus.stage(), &spec.key);
-        let input = bus.stream(&spec.input).await?;
-        let output = bus.stream(&spec.output).await?;
         let initial = core.save();
         let loaded = checkpoint::load(bus, &key, core, accept).await?;
+        let (in_seq, out_seq) = loaded.header.as_ref().map_or((0, 0), |header| (header.in_seq, header.out_seq));
+        let input = bus.stream_reaching(&spec.input, in_seq).await?;
+        let output = bus.stream_reaching(&spec.output, out_seq).await?;
         let mut in_id = None;
         match &loaded.header {
             Some(header) => {

@@ -47,8 +47,9 @@ pub struct Writer {
     mode: Mode,
     /// This instance, in `OwnState`.
     id: String,
-    /// In `OwnState`: the last message of the stream is known to be ours, so the next may name it.
-    linked: bool,
+    /// In `OwnState`: the message before the queue is known to be ours, stored under this epoch, so the next may name
+    /// it.
+    linked: Option<u64>,
     /// Position of the next push.
     next: u64,
     /// The stream is known to reach up to here.
@@ -72,6 +73,8 @@ struct Item {
     payload: Bytes,
     trace: Option<Traceparent>,
     state: State,
+    /// Under which it was sent last, or stored.
+    epoch: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -108,7 +111,7 @@ impl Writer {
     /// Goes on behind position `out_seq` (`Mode::Deterministic`). What the stream holds beyond it is compared with
     /// what is pushed, not written again.
     pub async fn resume(bus: &Bus, stream: &str, out_seq: u64) -> Result<Self, BusError> {
-        let stored = bus.stream(stream).await?.last_seq;
+        let stored = bus.stream_reaching(stream, out_seq).await?.last_seq;
         if stored < out_seq {
             return Err(BusError::LostTail { stream: stream.to_owned(), last: stored, expected: out_seq });
         }
@@ -129,7 +132,7 @@ impl Writer {
             stream: stream.to_owned(),
             mode,
             id: format!("{:016x}", rand::random::<u64>()),
-            linked: false,
+            linked: None,
             next: position + 1,
             stored,
             queue: VecDeque::new(),
@@ -161,7 +164,7 @@ impl Writer {
         let k = self.next;
         let state = match self.mode {
             Mode::Deterministic if k <= self.stored => State::Stored,
-            Mode::OwnState if !self.linked && !self.queue.is_empty() => State::Held,
+            Mode::OwnState if self.linked.is_none() && !self.queue.is_empty() => State::Held,
             _ => State::Sent,
         };
         if state == State::Sent {
@@ -171,7 +174,7 @@ impl Writer {
             }
         }
         let (subject, payload) = (Subject::from(subject.into()), payload.into());
-        self.queue.push_back(Item { k, subject, payload, trace, state });
+        self.queue.push_back(Item { k, subject, payload, trace, state, epoch: self.epoch });
         self.next += 1;
         if state == State::Sent {
             if self.queue.len() == 1 {
@@ -217,15 +220,17 @@ impl Writer {
         self.queue.len()
     }
 
-    async fn send(&self, index: usize) -> Result<(), BusError> {
+    async fn send(&mut self, index: usize) -> Result<(), BusError> {
+        let before = if index > 0 { Some(self.queue[index - 1].epoch) } else { self.linked };
+        self.queue[index].epoch = self.epoch;
         let item = &self.queue[index];
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SEQUENCE, (item.k - 1).to_string().as_str());
         headers.insert(NATS_EXPECTED_STREAM, self.stream.as_str());
         if self.mode == Mode::OwnState {
-            headers.insert(NATS_MESSAGE_ID, self.message_id(item.k).as_str());
-            if self.linked {
-                headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, self.message_id(item.k - 1).as_str());
+            headers.insert(NATS_MESSAGE_ID, self.message_id(item.epoch, item.k).as_str());
+            if let Some(epoch) = before {
+                headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, self.message_id(epoch, item.k - 1).as_str());
             }
         }
         if let Some(trace) = item.trace {
@@ -239,14 +244,15 @@ impl Writer {
             .map_err(|error| BusError::Publish { subject: item.subject.to_string(), why: why(&error) })
     }
 
-    /// Names one message of this instance, where equal bytes do not prove that it is ours.
-    fn message_id(&self, k: u64) -> String {
-        format!("{}.{k}", self.id)
+    /// Names one message of this instance, where equal bytes do not prove that it is ours. A repetition has an id of
+    /// its own: a cluster refuses one that it has under way.
+    fn message_id(&self, epoch: u64, k: u64) -> String {
+        format!("{}.{epoch}.{k}", self.id)
     }
 
     /// Sends what waited for the acknowledgement of its predecessor.
     async fn release(&mut self) -> Result<(), BusError> {
-        if !self.linked || self.queue.back().is_none_or(|back| back.state != State::Held) {
+        if self.linked.is_none() || self.queue.back().is_none_or(|back| back.state != State::Held) {
             return Ok(());
         }
         for index in 0..self.queue.len() {
@@ -303,7 +309,8 @@ impl Writer {
     }
 
     fn pop_acked(&mut self) {
-        while self.queue.front().is_some_and(|front| front.state == State::Acked) {
+        while let Some(front) = self.queue.front().filter(|front| front.state == State::Acked) {
+            self.linked = (self.mode == Mode::OwnState).then_some(front.epoch);
             self.queue.pop_front();
         }
     }
@@ -332,8 +339,7 @@ impl Writer {
         match parse::<PubAck>(&ack.payload) {
             // True for any epoch: what is stored is stored.
             Ok(stored) if stored.stream == self.stream && stored.seq == k => {
-                item.state = State::Acked;
-                self.linked = self.mode == Mode::OwnState;
+                (item.state, item.epoch) = (State::Acked, epoch);
                 self.moved = Instant::now();
                 self.tries = 0;
                 self.stored = self.stored.max(k);
@@ -354,8 +360,9 @@ impl Writer {
                     // 10071: another sequence was expected. 10164: the same, in a cluster, while a write is under way.
                     // 10070: another message id was; a restarted server may have forgotten ours.
                     10070 | 10071 | 10164 => Ok(Word::Resync(text)),
-                    // Stream full (messages, bytes, storage), too many requests, a server that is short of something.
-                    10077 | 10047 | 10023 | 10028 | 10167 => Ok(Word::PushBack(text)),
+                    // Stream full (messages, bytes, storage), too many requests, a server that is short of something, an
+                    // earlier message of the same id under way.
+                    10158 | 10077 | 10047 | 10023 | 10028 | 10167 => Ok(Word::PushBack(text)),
                     _ => Err(BusError::Refused { what: format!("publish on {}", item.subject), code, text }),
                 }
             }
@@ -384,9 +391,9 @@ impl Writer {
 
         self.bus.connected().await?;
         self.connections.borrow_and_update();
-        let last = self.bus.stream(&self.stream).await?.last_seq;
-        if last + 1 < self.queue.front().map_or(self.next, |front| front.k) {
-            let expected = self.queue.front().map_or(self.next, |front| front.k) - 1;
+        let expected = self.queue.front().map_or(self.next, |front| front.k) - 1;
+        let last = self.bus.stream_reaching(&self.stream, expected).await?.last_seq;
+        if last < expected {
             return Err(BusError::LostTail { stream: self.stream.clone(), last, expected });
         }
         while self.queue.front().is_some_and(|front| front.k <= last) {
@@ -396,7 +403,7 @@ impl Writer {
         self.stored = self.stored.max(last);
         self.epoch += 1;
         self.moved = Instant::now();
-        self.linked = false;
+        self.linked = None;
         for index in 0..self.queue.len() {
             let alone = self.mode == Mode::OwnState && index > 0;
             self.queue[index].state = if alone { State::Held } else { State::Sent };
@@ -465,8 +472,8 @@ impl Writer {
         if found.payload != item.payload {
             return Err(fenced("other bytes".to_owned()));
         }
-        let id = found.headers.get(NATS_MESSAGE_ID).map(|id| id.as_str());
-        if self.mode == Mode::OwnState && id != Some(self.message_id(item.k).as_str()) {
+        let id = found.headers.get(NATS_MESSAGE_ID).map(|id| id.as_str()).unwrap_or_default();
+        if self.mode == Mode::OwnState && id.split('.').next() != Some(self.id.as_str()) {
             return Err(fenced("written by another instance".to_owned()));
         }
         Ok(())

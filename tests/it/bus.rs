@@ -29,6 +29,7 @@ pub fn quick() -> Config {
     config.connection.reconnect_delay_ms_max = 100;
     config.connection.request_timeout_ms = 500;
     config.connection.streams_wait_s_max = 1;
+    config.connection.behind_ms_max = 300;
     config.writer.ack_timeout_ms = 500;
     config.reader.heartbeat_ms = 200;
     config.reader.expires_ms = 1000;

@@ -152,7 +152,7 @@ async fn a_request_that_nobody_answers_is_repeated_for_as_long_as_an_outage_may_
     let (short, long) = (bus_with(1).await?, bus_with(60).await?);
     let waiting = tokio::spawn(async move { nats::kv::put(&long, "late", "key", "value".into()).await });
     let error = nats::kv::put(&short, "late", "key", "value".into()).await.unwrap_err().to_string();
-    assert!(error.contains("no responders") && error.contains("put key in late"), "{error}");
+    assert!(error.contains("KV_late is not there") && error.contains("put key in late"), "{error}");
     let config = async_nats::jetstream::stream::Config {
         name: "KV_late".into(),
         subjects: vec!["$KV.late.>".into()],
