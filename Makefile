@@ -31,7 +31,7 @@ lint:
 bench:
 	@scripts/setup.sh run
 	$(CARGO) build --release --bins
-	$(CARGO) bench -p tests --bench figures
+	$(CARGO) bench -p tests --bench figures --bench engine
 
 chaos soak:
 	@scripts/setup.sh run

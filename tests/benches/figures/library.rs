@@ -12,7 +12,7 @@ use aggregate::indicator::{Ohlcv, Set};
 use anyhow::{Context, ensure};
 use ingest::event::Event;
 use ingest::pack::Packer;
-use schemas::core::{Core, Listen, Place, Speak};
+use schemas::core::{Core, Listen, Place};
 use schemas::raw::{PACK_MAX, Trades};
 use schemas::{Fact, Nanos, Scale, Side, Timeframe};
 
@@ -317,7 +317,7 @@ pub fn decode(report: &mut Report) -> anyhow::Result<()> {
                 packer.flush(&mut facts);
             }
             for fact in facts.drain(..) {
-                bytes += black_box(fact.payload()).len();
+                bytes += black_box(fact.encode()).len();
             }
         }
         ensure!(bytes > N, "no bytes");

@@ -10,7 +10,7 @@ use ingest::config::{Config as IngestConfig, Source};
 use ingest::source::{Job, import};
 use nats::{Bus, Layout, Writer};
 use schemas::desk::{DeskState, Order, TradingState};
-use schemas::raw::{Clock, PACK_MAX, Quote, Quotes, Trade, Trades};
+use schemas::raw::{Clock, Quote, Quotes, Trade, Trades};
 use schemas::subject::{self, PARTITIONS, partition, stream};
 use schemas::{Fact, Nanos, PriceM, QtyM, Side, Version};
 use tests::{Server, wait_for};
@@ -21,6 +21,8 @@ use crate::market::{SCALE, instrument, packs, ticks};
 use crate::method::{Aim, ROUNDS, Report, median, program, quantile, took};
 
 const STEP_BOUND: Duration = Duration::from_secs(120);
+/// Ticks in a message of the flood that the kill switch is tried in.
+const FLOOD_PACK: usize = 16;
 
 /// Dropping it kills exactly these processes.
 struct Stages(Vec<Child>);
@@ -311,8 +313,8 @@ pub fn kill_switch(report: &mut Report) -> anyhow::Result<()> {
         let _stages = Stages::start(&server, &config, &names)?;
         idle(&bus, &names).await?;
         let mut quiet = kills(&bus, 50, None).await?;
-        // A million ticks, as packed as ingest packs a flood.
-        let (over, flood) = (CancellationToken::new(), packs("BTCUSDT", &ticks(0, 1_000_000), PACK_MAX));
+        // A million ticks in small packs: the flood is to last for some kills.
+        let (over, flood) = (CancellationToken::new(), packs("BTCUSDT", &ticks(0, 1_000_000), FLOOD_PACK));
         let pouring = tokio::spawn({
             let (bus, over) = (bus.clone(), over.clone());
             async move {
