@@ -332,7 +332,32 @@ async fn a_second_owner_of_a_stream_ends_the_first_even_with_equal_bytes() -> an
     Ok(())
 }
 
-/// A position alone does not fence a window: the one who is refused at k could still be stored at k+1.
+/// A position alone does not fence a window: the one who is refused at k would be stored at k+1, which exists by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_was_overtaken_stores_nothing_more_of_its_window() -> anyhow::Result<()> {
+    let (_server, bus) = server_and_bus().await?;
+    make(&bus, "S", "s.>").await?;
+    let mut first = Writer::open(&bus, "S").await?;
+    first.push("s.n", "a1").await?;
+    first.drain().await?;
+    let mut second = Writer::open(&bus, "S").await?;
+    second.push("s.n", "b1").await?;
+    second.drain().await?;
+    let window = async {
+        for n in 2..40 {
+            first.push("s.n", format!("a{n}")).await?;
+        }
+        first.drain().await
+    };
+    let error = window.await.unwrap_err();
+    assert!(matches!(error, BusError::Fenced { seq: 2, .. }), "{error}");
+    second.push("s.n", "b2").await?;
+    second.drain().await?;
+    let words: Vec<Vec<u8>> = stored(&bus, "S").await?.into_iter().map(|(_, _, payload)| payload).collect();
+    assert_eq!(words, [b"a1", b"b1", b"b2"]);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_owners_with_full_windows_exactly_one_goes_on_without_a_hole() -> anyhow::Result<()> {
     const FACTS: u32 = 3000;
