@@ -11,8 +11,9 @@ use nats::{Bus, Layout};
 use schemas::config::UserFile;
 use schemas::raw::Clock;
 use schemas::subject::{partition, stream};
-use schemas::{Core, Fact, Instrument, InstrumentKind, Listen, Place, Scale, Speak, Version};
+use schemas::{Core, Fact, Listen, Place, Speak};
 use serde_json::{Value, json};
+use tests::session::instrument;
 use tests::{Server, stored, wait_for};
 
 /// Partitions of the session: few, so that little is started.
@@ -151,25 +152,6 @@ fn tapeline(server: &Server, config: &Path, args: &[&str]) -> anyhow::Result<(Op
 
 fn layout() -> Layout {
     Layout { venues: vec!["binance".into()], accounts: vec!["main".into()], traders: vec![], partitions: PARTITIONS }
-}
-
-fn instrument() -> anyhow::Result<Instrument> {
-    Ok(Instrument {
-        v: Version,
-        venue: "binance".into(),
-        symbol: "BTCUSDT".into(),
-        base: "BTC".into(),
-        quote: "USDT".into(),
-        kind: InstrumentKind::Spot,
-        size_unit: Default::default(),
-        contract_size: "1".parse()?,
-        inverse: false,
-        tick: "0.01".parse()?,
-        lot: "0.00001".parse()?,
-        min_notional: "5".parse()?,
-        scale: Scale { price: 2, qty: 5 },
-        trading: true,
-    })
 }
 
 /// The session's tapeline.toml; `more` goes behind it.

@@ -245,7 +245,8 @@ pub async fn desk_state(bus: &Bus) -> anyhow::Result<Option<Vec<u8>>> {
     Ok(entry.map(|entry| entry.value.to_vec()))
 }
 
-fn instrument() -> anyhow::Result<Instrument> {
+/// What the recording does not tell: the venue's word on the instrument.
+pub fn instrument() -> anyhow::Result<Instrument> {
     Ok(Instrument {
         v: Version,
         venue: VENUE.into(),

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nats::{Bus, Writer};
+use schemas::Fact;
 use schemas::core::{Core, Listen, Place, Speak};
 use schemas::raw::Clock;
 use schemas::subject::stream;
-use schemas::{Fact, Instrument, InstrumentKind, Scale, Version};
 use serde_json::Value;
 use tests::{Server, stored, wait_for};
 
@@ -107,24 +107,8 @@ on = false
 
 /// What the recording does not tell: the venue's word on the instrument.
 async fn put_instrument(operator: &Bus) -> anyhow::Result<()> {
-    let instrument = Instrument {
-        v: Version,
-        venue: "binance".into(),
-        symbol: "BTCUSDT".into(),
-        base: "BTC".into(),
-        quote: "USDT".into(),
-        kind: InstrumentKind::Spot,
-        size_unit: Default::default(),
-        contract_size: "1".parse()?,
-        inverse: false,
-        tick: "0.01".parse()?,
-        lot: "0.00001".parse()?,
-        min_notional: "5".parse()?,
-        scale: Scale { price: 2, qty: 5 },
-        trading: true,
-    };
     let key = stream::instrument_key("binance", "BTCUSDT");
-    nats::kv::put(operator, stream::KV_INSTRUMENTS, &key, instrument.encode().into()).await?;
+    nats::kv::put(operator, stream::KV_INSTRUMENTS, &key, tests::session::instrument()?.encode().into()).await?;
     Ok(())
 }
 
