@@ -329,13 +329,17 @@ pub(crate) fn absent(error: BusError, stream: &str) -> BusError {
     }
 }
 
+const ERROR_KEY: &[u8] = b"\"error\"";
+
 /// JetStream's reply: the value, or its error. 503 and 10008 mean that it is still starting.
-pub(crate) fn parse<V: DeserializeOwned>(payload: &[u8]) -> Result<V, Trouble> {
+pub(crate) fn parse<'a, V: Deserialize<'a>>(payload: &'a [u8]) -> Result<V, Trouble> {
     #[derive(Deserialize)]
     struct Reply {
         error: Option<ApiError>,
     }
-    if let Ok(Reply { error: Some(error) }) = serde_json::from_slice(payload) {
+    // Most replies are acknowledgements: they are read once, not twice.
+    let may_be_error = payload.windows(ERROR_KEY.len()).any(|at| at == ERROR_KEY);
+    if may_be_error && let Ok(Reply { error: Some(error) }) = serde_json::from_slice(payload) {
         let text = format!("{} {}", error.code, error.description);
         return Err(match (error.code, error.err_code) {
             (503, code) if code != 10077 => Trouble::Again(text),

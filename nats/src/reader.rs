@@ -224,6 +224,7 @@ impl Reader {
                     continue;
                 }
             };
+            session.heard = Instant::now();
             let mut delivery = delivery;
             // No await from here to the return: a dropped call loses nothing that was taken out.
             loop {
@@ -422,7 +423,6 @@ impl Session {
     }
 
     fn hear(&mut self, delivery: async_nats::Message) -> News {
-        self.heard = Instant::now();
         let Some(status) = delivery.status else {
             let Some(place) = delivery.reply.as_deref().and_then(place_of) else {
                 return News::Nothing;

@@ -12,6 +12,7 @@
 //! Acknowledgements come on one subscription of the writer's own: all that are outstanding are awaited at once,
 //! no permit and no future hangs in between.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -182,10 +183,7 @@ impl Writer {
             }
             self.send(self.queue.len() - 1).await?;
         }
-        match self.hear_ready()? {
-            Word::Fine => self.release().await?,
-            word => self.resync(word).await?,
-        }
+        self.pump().await?;
         while self.queue.len() >= self.bus.config().writer.window {
             self.settle().await?;
         }
@@ -198,6 +196,14 @@ impl Writer {
             self.settle().await?;
         }
         Ok(())
+    }
+
+    /// Takes the acknowledgements that are here, without waiting for more.
+    pub async fn pump(&mut self) -> Result<(), BusError> {
+        match self.hear_ready()? {
+            Word::Fine => self.release().await,
+            word => self.resync(word).await,
+        }
     }
 
     /// The last position that is known to be stored.
@@ -226,7 +232,10 @@ impl Writer {
         let item = &self.queue[index];
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SEQUENCE, (item.k - 1).to_string().as_str());
-        headers.insert(NATS_EXPECTED_STREAM, self.stream.as_str());
+        if index == 0 {
+            // The others follow it by position, and every acknowledgement names the stream: 30 bytes less a message.
+            headers.insert(NATS_EXPECTED_STREAM, self.stream.as_str());
+        }
         if self.mode == Mode::OwnState {
             headers.insert(NATS_MESSAGE_ID, self.message_id(item.epoch, item.k).as_str());
             if let Some(epoch) = before {
@@ -277,13 +286,14 @@ impl Writer {
         let left = ms(self.bus.config().writer.ack_timeout_ms).saturating_sub(self.moved.elapsed());
         let word = tokio::select! {
             biased;
-            // Dropping the wait loses nothing: the process is about to end.
-            violation = self.bus.violated() => return Err(violation),
-            // Cancel safe: `next` takes a message or nothing.
+            // Cancel safe: `next` takes a message or nothing. First, because mostly it is ready and the others then cost
+            // nothing.
             ack = self.acks.next() => match ack {
                 Some(ack) => self.hear(ack)?,
                 None => Word::Resync("acknowledgements ended".to_owned()),
             },
+            // Dropping the wait loses nothing: the process is about to end.
+            violation = self.bus.violated() => return Err(violation),
             // Cancel safe: an unseen change is seen by the next call.
             _ = self.connections.changed() => Word::Resync("new connection".to_owned()),
             () = tokio::time::sleep(left) => Word::Resync("no acknowledgement in time".to_owned()),
@@ -317,8 +327,9 @@ impl Writer {
 
     fn hear(&mut self, ack: async_nats::Message) -> Result<Word, BusError> {
         #[derive(Deserialize)]
-        struct PubAck {
-            stream: String,
+        struct PubAck<'a> {
+            #[serde(borrow)]
+            stream: Cow<'a, str>,
             seq: u64,
         }
         let mut tokens = ack.subject.rsplit('.');
