@@ -1,11 +1,13 @@
 //! The stage loop: runs one pure core on one input stream and one output stream.
 //!
-//! open: checkpoint, halt rules. run: hear, handle, push, and every N inputs or T ms drain, mirror, checkpoint.
+//! open: checkpoint, halt rules. run: hear, handle, push, and every N inputs or T ms a checkpoint, which is written
+//! behind its acknowledged outputs while the fold goes on.
 //! Starting is recovering: what the output stream holds beyond the checkpoint is regenerated and compared.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -91,9 +93,22 @@ pub async fn run_on<C: Core>(
         let batch = tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            // Cancel safe: the write stays where it is and is polled again.
+            kept = under_way(&mut task.keeping) => {
+                task.kept(kept?);
+                task.keep().await?;
+                continue;
+            }
             // Dropping the sleep loses nothing.
-            () = tokio::time::sleep_until(task.due.into()), if task.dirty() => {
-                task.checkpoint(core.save(), C::CODE_VERSION).await?;
+            () = tokio::time::sleep_until(task.due.into()), if task.dirty() && task.next.is_none() => {
+                task.snapshot(core.save(), C::CODE_VERSION);
+                task.keep().await?;
+                continue;
+            }
+            // Nothing new for a while: what a snapshot waits for is asked for. Dropping the sleep loses nothing.
+            () = tokio::time::sleep(IDLE), if task.waits() => {
+                task.writer.drain().await?;
+                task.keep().await?;
                 continue;
             }
             // Dropping the sleep loses nothing.
@@ -109,13 +124,38 @@ pub async fn run_on<C: Core>(
         }
         task.show(core.watermark().map(|w| w.0)).await?;
         if task.since_checkpoint >= config.checkpoint_inputs_max {
-            task.checkpoint(core.save(), C::CODE_VERSION).await?;
+            match task.next {
+                None => task.snapshot(core.save(), C::CODE_VERSION),
+                // The one before is not written yet: the fold waits for it.
+                Some(_) => task.checkpoint(core.save(), C::CODE_VERSION).await?,
+            }
         }
+        task.keep().await?;
     }
-    if task.dirty() {
+    if task.dirty() || task.next.is_some() || task.keeping.is_some() || !task.mirrors.is_empty() {
         task.checkpoint(core.save(), C::CODE_VERSION).await?;
     }
     Ok(())
+}
+
+/// How long a snapshot waits for acknowledgements that nobody asks for.
+const IDLE: Duration = Duration::from_millis(5);
+
+/// A write into a bucket, while the fold goes on.
+type Keeping = Pin<Box<dyn Future<Output = Result<Kept, BusError>> + Send>>;
+
+/// What was written.
+enum Kept {
+    Mirror,
+    /// Under this revision, for outputs up to here.
+    Checkpoint(u64, u64),
+}
+
+async fn under_way(keeping: &mut Option<Keeping>) -> Result<Kept, BusError> {
+    let Some(write) = keeping else { return std::future::pending().await };
+    let kept = write.await;
+    *keeping = None;
+    kept
 }
 
 struct Task<'a> {
@@ -142,8 +182,12 @@ struct Task<'a> {
     accepted: Option<Accepted>,
     /// What the output stream held when the task opened: mirrors of these may have been written already.
     stored_at_open: u64,
-    /// Newest value of every mirrored entry since the last drain, with its output's position.
+    /// Newest value of every mirrored entry that is not written yet, with its output's position.
     mirrors: BTreeMap<(String, String), (u64, Bytes)>,
+    /// The next checkpoint, until the outputs before it are acknowledged and their mirrors written.
+    next: Option<Checkpoint>,
+    /// The one write into a bucket that is under way.
+    keeping: Option<Keeping>,
     /// Newest preview of every subject in this batch.
     previews: BTreeMap<String, Bytes>,
 }
@@ -233,6 +277,8 @@ impl<'a> Task<'a> {
             accepted,
             stored_at_open: output.last_seq,
             mirrors: BTreeMap::new(),
+            next: None,
+            keeping: None,
             previews: BTreeMap::new(),
         };
         tracing::info!(
@@ -349,47 +395,68 @@ impl<'a> Task<'a> {
                 self.stats.preview();
             }
         }
-        if !self.mirrors.is_empty() {
-            self.mirror().await?;
+        Ok(())
+    }
+
+    /// Begins the next write that may be made, if none is under way: mirrors of acknowledged outputs first, then the
+    /// checkpoint behind them. The fold does not wait for it.
+    async fn keep(&mut self) -> Result<(), BusError> {
+        if self.keeping.is_some() || (self.mirrors.is_empty() && self.next.is_none()) {
+            return Ok(());
+        }
+        self.writer.pump().await?;
+        let acked = self.writer.last_seq();
+        let bus = self.bus.clone();
+        // Those behind the next checkpoint wait for it: it is not to wait for ever. An entry that was said again since
+        // is regenerated behind it.
+        let due = self.next.as_ref().map_or(acked, |next| next.header.out_seq.min(acked));
+        let ready = self.mirrors.iter().find(|(_, (k, _))| *k <= due).map(|(entry, _)| entry.clone());
+        if let Some(entry) = ready
+            && let Some((k, value)) = self.mirrors.remove(&entry)
+        {
+            let (output, stored_at_open) = (self.spec.output.clone(), self.stored_at_open);
+            self.keeping = Some(Box::pin(async move {
+                // A regenerated output: an entry of it, or a newer one, may be there, and an operator may have written
+                // since.
+                if k > stored_at_open || !mirrored(&bus, &output, &entry, k).await? {
+                    let mut headers = HeaderMap::new();
+                    headers.insert(MIRROR_OF, format!("{output}:{k}").as_str());
+                    kv::put_with(&bus, &entry.0, &entry.1, headers, value).await?;
+                }
+                Ok(Kept::Mirror)
+            }));
+            return Ok(());
+        }
+        if self.next.as_ref().is_some_and(|next| next.header.out_seq <= acked)
+            && let Some(checkpoint) = self.next.take()
+        {
+            let (key, revision, out_seq) = (self.key.clone(), self.revision, checkpoint.header.out_seq);
+            self.keeping = Some(Box::pin(async move {
+                let revision = checkpoint::store(&bus, &key, &checkpoint, revision).await?;
+                Ok(Kept::Checkpoint(revision, out_seq))
+            }));
         }
         Ok(())
     }
 
-    async fn mirror(&mut self) -> Result<(), BusError> {
-        self.writer.drain().await?;
-        while let Some(((bucket, key), (k, value))) = self.mirrors.pop_first() {
-            // A regenerated output: an entry of it, or a newer one, may be there, and an operator may have written since.
-            if k <= self.stored_at_open && self.mirrored(&bucket, &key, k).await? {
-                continue;
-            }
-            let mut headers = HeaderMap::new();
-            headers.insert(MIRROR_OF, format!("{}:{k}", self.spec.output).as_str());
-            kv::put_with(self.bus, &bucket, &key, headers, value).await?;
+    fn kept(&mut self, kept: Kept) {
+        if let Kept::Checkpoint(revision, out_seq) = kept {
+            self.revision = revision;
+            self.stats.checkpointed(out_seq);
         }
-        Ok(())
     }
 
-    /// Whether the entry's history shows output `k` or a later one of ours.
-    async fn mirrored(&self, bucket: &str, key: &str, k: u64) -> Result<bool, BusError> {
-        let stream = kv::stream(bucket);
-        for entry in kv::history(self.bus, bucket, key).await? {
-            let Some(whole) = leader::get_whole(self.bus, &stream, entry.seq).await? else { continue };
-            let shown = whole.headers.get(MIRROR_OF).and_then(|of| of.as_str().rsplit_once(':'));
-            if shown.is_some_and(|(of, seq)| of == self.spec.output && seq.parse().is_ok_and(|seq: u64| seq >= k)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Whether a write waits for acknowledgements.
+    fn waits(&self) -> bool {
+        self.keeping.is_none() && (self.next.is_some() || !self.mirrors.is_empty())
     }
 
-    /// Behind the outputs, never before them.
-    async fn checkpoint(&mut self, state: Vec<u8>, code_version: u32) -> Result<(), BusError> {
-        self.writer.drain().await?;
-        self.mirror().await?;
+    /// What the next checkpoint holds; it is written once the outputs so far are acknowledged, never before them.
+    fn snapshot(&mut self, state: Vec<u8>, code_version: u32) {
+        self.due = Instant::now() + ms(self.bus.config().task.checkpoint_ms_max);
         if self.unsaid > 0 {
             // It would spend the operator's word before the stored outputs are passed; a crash begins again there.
-            self.due = Instant::now() + ms(self.bus.config().task.checkpoint_ms_max);
-            return Ok(());
+            return;
         }
         if let Some(last) = &self.last {
             self.last_id = checkpoint::message_id(last);
@@ -404,13 +471,36 @@ impl<'a> Task<'a> {
             out_seq: self.writer.pushed(),
             accepted: self.accepted.clone(),
         };
-        let checkpoint = Checkpoint { header, state };
-        self.revision = checkpoint::store(self.bus, &self.key, &checkpoint, self.revision).await?;
+        self.next = Some(Checkpoint { header, state });
         self.since_checkpoint = 0;
-        self.due = Instant::now() + ms(self.bus.config().task.checkpoint_ms_max);
-        self.stats.checkpointed(self.writer.last_seq());
-        Ok(())
     }
+
+    /// A checkpoint of now, and waits until it is written.
+    async fn checkpoint(&mut self, state: Vec<u8>, code_version: u32) -> Result<(), BusError> {
+        self.snapshot(state, code_version);
+        self.writer.drain().await?;
+        loop {
+            self.keep().await?;
+            if self.keeping.is_none() {
+                return Ok(());
+            }
+            let kept = under_way(&mut self.keeping).await?;
+            self.kept(kept);
+        }
+    }
+}
+
+/// Whether the entry's history shows output `k` of the stream `output`, or a later one.
+async fn mirrored(bus: &Bus, output: &str, (bucket, key): &(String, String), k: u64) -> Result<bool, BusError> {
+    let stream = kv::stream(bucket);
+    for entry in kv::history(bus, bucket, key).await? {
+        let Some(whole) = leader::get_whole(bus, &stream, entry.seq).await? else { continue };
+        let shown = whole.headers.get(MIRROR_OF).and_then(|of| of.as_str().rsplit_once(':'));
+        if shown.is_some_and(|(of, seq)| of == output && seq.parse().is_ok_and(|seq: u64| seq >= k)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn same_places(key: &str, spec: &TaskSpec, header: &Header) -> Result<(), BusError> {
