@@ -101,9 +101,14 @@ pub struct LayoutBounds {
     pub raw_days: u64,
     pub raw_bytes_max: i64,
     pub aggregate_days: u64,
+    pub aggregate_messages_max: i64,
     pub signal_days: u64,
+    pub signal_messages_max: i64,
     pub desk_days: u64,
+    pub desk_messages_max: i64,
+    pub desk_bytes_max: i64,
     pub risk_days: u64,
+    pub risk_messages_max: i64,
     pub exec_messages_max: i64,
 }
 
@@ -174,12 +179,22 @@ impl Config {
         let l = &self.layout;
         within("layout.replicas", l.replicas as u64, 1, 5)?;
         within("layout.raw_days", l.raw_days, 1, 36_500)?;
-        within("layout.raw_bytes_max", l.raw_bytes_max.try_into().unwrap_or(u64::MAX), 0, i64::MAX as u64)?;
         within("layout.aggregate_days", l.aggregate_days, 1, 36_500)?;
         within("layout.signal_days", l.signal_days, 1, 36_500)?;
         within("layout.desk_days", l.desk_days, 1, 36_500)?;
         within("layout.risk_days", l.risk_days, 1, 36_500)?;
-        within("layout.exec_messages_max", l.exec_messages_max.try_into().unwrap_or(u64::MAX), 0, i64::MAX as u64)
+        for (key, value) in [
+            ("layout.raw_bytes_max", l.raw_bytes_max),
+            ("layout.aggregate_messages_max", l.aggregate_messages_max),
+            ("layout.signal_messages_max", l.signal_messages_max),
+            ("layout.desk_messages_max", l.desk_messages_max),
+            ("layout.desk_bytes_max", l.desk_bytes_max),
+            ("layout.risk_messages_max", l.risk_messages_max),
+            ("layout.exec_messages_max", l.exec_messages_max),
+        ] {
+            within(key, value.try_into().unwrap_or(u64::MAX), 0, i64::MAX as u64)?;
+        }
+        Ok(())
     }
 }
 

@@ -122,38 +122,42 @@ impl Layout {
         let mut streams = Vec::new();
         for venue in &self.venues {
             streams.push(Stream {
-                max_bytes: bounds.raw_bytes_max,
                 compression: Some(Compression::S2),
                 deny_delete: true,
                 deny_purge: true,
                 metadata: self.metadata(),
-                ..log(stream::raw(venue), vec![format!("raw.*.{venue}.>")], bounds.raw_days, bounds)
+                ..log(stream::raw(venue), vec![format!("raw.*.{venue}.>")], Kept::raw(bounds), bounds)
             });
             // Every stream of a partition says of how many it is one: a task compares it with its own number.
             let parted = |config: Stream| Stream { metadata: self.metadata(), ..config };
             for p in 0..self.partitions {
                 let market = ["candle", "indicator", "late"].map(|kind| format!("{kind}.{p}.{venue}.>"));
-                streams.push(parted(log(stream::aggregate(venue, p), market.to_vec(), bounds.aggregate_days, bounds)));
+                streams.push(parted(log(
+                    stream::aggregate(venue, p),
+                    market.to_vec(),
+                    Kept::aggregate(bounds),
+                    bounds,
+                )));
                 let signals = vec![format!("signal.{p}.*.{venue}.>")];
-                streams.push(parted(log(stream::signal(venue, p), signals, bounds.signal_days, bounds)));
+                streams.push(parted(log(stream::signal(venue, p), signals, Kept::signal(bounds), bounds)));
             }
         }
         let external = vec!["signal.ext.>".to_owned()];
-        streams.push(log(stream::SIGNAL_EXTERNAL.to_owned(), external, bounds.signal_days, bounds));
+        streams.push(log(stream::SIGNAL_EXTERNAL.to_owned(), external, Kept::signal(bounds), bounds));
         for trader in &self.traders {
-            let days = bounds.signal_days;
+            let kept = Kept::signal(bounds);
             let part = |part: &str| subject::llm(trader, part);
-            streams.push(log(stream::llm_prompt(trader), vec![part("prompt")], days, bounds));
-            streams.push(log(stream::llm_reply(trader), vec![part("reply")], days, bounds));
+            streams.push(log(stream::llm_prompt(trader), vec![part("prompt")], kept, bounds));
+            streams.push(log(stream::llm_reply(trader), vec![part("reply")], kept, bounds));
             let said = vec![part("verdict"), format!("signal.llm.{}.>", escape(trader))];
-            streams.push(log(stream::llm_signal(trader), said, days, bounds));
+            streams.push(log(stream::llm_signal(trader), said, kept, bounds));
         }
         for account in &self.accounts {
             let name = escape(account);
             let under = |kinds: &[&str]| kinds.iter().map(|kind| format!("{kind}.{name}.>")).collect::<Vec<_>>();
             let mut said = under(&["intent", "order", "cancel", "refusal", "position"]);
             said.extend([subject::account("account", account), subject::account("state", account)]);
-            streams.push(log(stream::risk(account), said, bounds.risk_days, bounds));
+            streams.push(log(stream::risk(account), said, Kept::risk(bounds), bounds));
             streams.push(Stream {
                 max_age: Duration::ZERO,
                 max_messages: bounds.exec_messages_max,
@@ -163,7 +167,7 @@ impl Layout {
                 ..log(
                     stream::exec(account),
                     under(&["sending", "ack", "fill", "reject", "done", "funding"]),
-                    bounds.risk_days,
+                    Kept::risk(bounds),
                     bounds,
                 )
             });
@@ -183,7 +187,7 @@ impl Layout {
                     part(stream::aggregate(venue, p), seen.to_vec())
                 })
                 .collect();
-            sequencers.push((log(stream::llm_desk(trader), Vec::new(), bounds.desk_days, bounds), sources));
+            sequencers.push((log(stream::llm_desk(trader), Vec::new(), Kept::desk(bounds), bounds), sources));
         }
         for account in &self.accounts {
             let name = escape(account);
@@ -208,18 +212,46 @@ impl Layout {
             sources.push(Wanted { stream: kv::stream(stream::KV_CONFIG), filters: vec![state], from_first: true });
             let instruments = kv::stream(stream::KV_INSTRUMENTS);
             sources.push(Wanted { stream: instruments, filters: Vec::new(), from_first: true });
-            sequencers.push((log(stream::desk(account), Vec::new(), bounds.desk_days, bounds), sources));
+            sequencers.push((log(stream::desk(account), Vec::new(), Kept::desk(bounds), bounds), sources));
         }
         sequencers
     }
 }
 
-/// A file-backed log with an age limit that drops the old first.
-fn log(name: String, subjects: Vec<String>, days: u64, bounds: &LayoutBounds) -> Stream {
+/// How much of a log is kept; 0 messages or bytes is no bound.
+#[derive(Clone, Copy)]
+struct Kept {
+    days: u64,
+    messages: i64,
+    bytes: i64,
+}
+
+impl Kept {
+    fn raw(bounds: &LayoutBounds) -> Self {
+        Self { days: bounds.raw_days, messages: 0, bytes: bounds.raw_bytes_max }
+    }
+    fn aggregate(bounds: &LayoutBounds) -> Self {
+        Self { days: bounds.aggregate_days, messages: bounds.aggregate_messages_max, bytes: 0 }
+    }
+    fn signal(bounds: &LayoutBounds) -> Self {
+        Self { days: bounds.signal_days, messages: bounds.signal_messages_max, bytes: 0 }
+    }
+    fn desk(bounds: &LayoutBounds) -> Self {
+        Self { days: bounds.desk_days, messages: bounds.desk_messages_max, bytes: bounds.desk_bytes_max }
+    }
+    fn risk(bounds: &LayoutBounds) -> Self {
+        Self { days: bounds.risk_days, messages: bounds.risk_messages_max, bytes: 0 }
+    }
+}
+
+/// A file-backed log that drops the old first.
+fn log(name: String, subjects: Vec<String>, kept: Kept, bounds: &LayoutBounds) -> Stream {
     Stream {
         name,
         subjects,
-        max_age: Duration::from_secs(days * 86_400),
+        max_age: Duration::from_secs(kept.days * 86_400),
+        max_messages: kept.messages,
+        max_bytes: kept.bytes,
         duplicate_window: MESSAGE_IDS_KEPT,
         discard: DiscardPolicy::Old,
         storage: StorageType::File,
@@ -271,8 +303,14 @@ async fn put(bus: &Bus, mut config: Stream) -> Result<(), BusError> {
     };
     let Some(there) = existing(bus, &config.name).await? else {
         let name = config.name.clone();
+        let bytes = config.max_bytes;
         return match bus.js().create_stream(config).await {
             Ok(_) => Ok(()),
+            // The server reserves what a stream may grow to, of three quarters of the disk that is free when it starts.
+            Err(error) if bytes > 0 && why(&error).contains("insufficient storage") => Err(BusError::Config(format!(
+                "create stream {name}: the server has no room for {bytes} bytes (three quarters of its free disk, less \
+                 what other streams reserve): make room and start it again, or lower nats.layout.*_bytes_max"
+            ))),
             Err(error) => Err(failed("create", &name, &error)),
         };
     };
@@ -416,6 +454,19 @@ mod tests {
         ];
         for stream in heard {
             assert!(names.contains(&stream), "{stream} is not among {names:?}");
+        }
+    }
+
+    #[test]
+    fn every_stream_that_grows_is_bounded_by_more_than_age() {
+        let bounds = crate::config::Config::default().layout;
+        let sequencers = layout().sequencers(&bounds).into_iter().map(|(stream, _)| stream);
+        for stream in layout().plain(&bounds).into_iter().chain(sequencers) {
+            // Ticks by bytes, which only an operator who knows the disk can choose.
+            assert!(stream.max_messages > 0 || stream.name.starts_with("RAW_"), "{}", stream.name);
+        }
+        for bucket in layout().buckets(&bounds) {
+            assert!(bucket.max_messages_per_subject > 0, "{}", bucket.name);
         }
     }
 

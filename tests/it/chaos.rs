@@ -1,18 +1,18 @@
-//! Short runs of `make chaos`, and that its verdict can fail.
+//! Short runs of `make chaos`, and that its verdict can fail; live feeds that are struck.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod twins;
+
+use std::collections::BTreeSet;
 use std::mem::discriminant;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use ledger::db::Db;
 use ledger::schema::SYSTEM_CONFIG;
-use nats::{Bus, Layout};
+use nats::Layout;
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
-use schemas::Fact;
 use schemas::config::UserFile;
-use schemas::raw::Trades;
 use schemas::subject::stream;
 use simulator::rng::Rng;
 use tests::chaos::{Blow, Options, Schedule, run};
@@ -20,8 +20,10 @@ use tests::cluster::Cluster;
 use tests::fleet::Fleet;
 use tests::proxy::Proxy;
 use tests::session::{self, Reference, Session};
+use tests::soak::{Growth, slopes};
+use tests::ticks::{Ticks, newest_trade};
 use tests::venue::Venues;
-use tests::{Server, compare, stored, wait_for};
+use tests::{Server, compare, wait_for};
 
 proptest! {
     #[test]
@@ -163,7 +165,6 @@ async fn a_request_that_nobody_answers_is_repeated_for_as_long_as_an_outage_may_
     Ok(())
 }
 
-/// A live feed cannot be compared with another run; the venue's ids tell what is missing or double.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_live_feed_stores_every_trade_once_though_it_and_the_server_are_killed() -> anyhow::Result<()> {
     const BLOWS: usize = 12;
@@ -176,17 +177,16 @@ async fn a_live_feed_stores_every_trade_once_though_it_and_the_server_are_killed
     std::fs::write(&config, venues.configuration())?;
     let proxy = Proxy::start(servers.node(0).port()).await?;
     let env = [("ingest", servers.env("ingest", &[proxy.port()]))].into();
-    let mut fleet = Fleet::new(servers.dir(), &config, vec!["--partitions".into(), "2".into()], env);
+    let mut fleet = Fleet::new(servers.dir(), &config, vec!["--partitions".into(), "2".into()], env).of_a_live_feed();
     fleet.spawn("ingest")?;
 
     let mut rng = Rng::new(5, "live");
     let mut seen = 0;
     for blow in 0..=BLOWS {
         // Alive again: its trades go on.
-        let goal = seen + 40;
         seen = wait_for("more trades", Duration::from_secs(60), || async {
-            let count = trade_ids(&bus).await.ok()?.values().map(Vec::len).sum::<usize>();
-            (count > goal).then_some(count)
+            let newest = newest_trade(&bus, "binance").await.ok()?;
+            (newest > seen + 40).then_some(newest)
         })
         .await
         .with_context(|| format!("behind {blow} blows\n{}", fleet.logs()))?;
@@ -208,25 +208,10 @@ async fn a_live_feed_stores_every_trade_once_though_it_and_the_server_are_killed
         }
     }
     fleet.kill_all();
-    let ids = trade_ids(&bus).await?;
-    assert_eq!(ids.len(), 2, "two symbols");
-    for (symbol, ids) in ids {
-        let wrong = ids.windows(2).find(|pair| pair[1] != pair[0] + 1);
-        assert_eq!(wrong, None, "{symbol}: of {} trades", ids.len());
-    }
+    let ticks = Ticks::read(&bus, "binance").await?;
+    assert_eq!((ticks.symbols(), ticks.told_holes()), (2, 0), "the venue fills every hole");
+    assert_eq!(ticks.trouble(), Vec::<String>::new(), "of {} trades", ticks.trades());
     Ok(())
-}
-
-/// Ids of all stored trades, by symbol, in stored order.
-async fn trade_ids(bus: &Bus) -> anyhow::Result<BTreeMap<String, Vec<u64>>> {
-    let mut ids: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for (_, subject, payload) in stored(bus, &stream::raw("binance")).await? {
-        if subject.contains(".trade.") {
-            let pack = Trades::decode(&payload)?;
-            ids.entry(pack.symbol).or_default().extend(pack.id);
-        }
-    }
-    Ok(ids)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -248,9 +233,18 @@ async fn one_server_and_three_store_the_same_bytes_whatever_strikes() -> anyhow:
 }
 
 #[test]
-fn the_slope_of_a_line_is_found_through_noise_that_cancels() {
+fn the_slope_of_a_line_is_found_through_noise_and_a_peak_is_none() {
     let line = |x: f64| (x, 100.0 + 7.5 * x + if (x as i64) % 2 == 0 { 3.0 } else { -3.0 });
-    let points: Vec<_> = (0..1000).map(|n| line(f64::from(n))).collect();
-    assert!((tests::soak::slope(&points) - 7.5).abs() < 0.001, "{}", tests::soak::slope(&points));
-    assert_eq!((tests::soak::slope(&[]), tests::soak::slope(&[(1.0, 5.0)])), (0.0, 0.0));
+    let slope = slopes(&(0..300).map(|n| line(f64::from(n))).collect::<Vec<_>>());
+    assert!((slope[1] - 7.5).abs() < 0.001 && slope[0] <= slope[1] && slope[1] <= slope[2], "{slope:?}");
+    let verdicts = [8.0, 7.5, 7.0].map(|bound| Growth::of(slope, bound));
+    assert_eq!(verdicts[0], Growth::Flat);
+    assert_eq!(verdicts[2], Growth::NotFlat);
+    // The garbage collector's sawtooth, and a peak at its end that a least-squares line would follow.
+    let teeth = |n: i32| (f64::from(n), 150.0 + f64::from(n * 7 % 30) + if n > 54 { 200.0 } else { 0.0 });
+    let slope = slopes(&(0..60).map(teeth).collect::<Vec<_>>());
+    assert!(slope[1].abs() < 0.3, "{slope:?}");
+    // Whether it is below that bound, sixty points of such noise cannot tell.
+    assert_eq!(Growth::of(slope, slope[1] + 0.01), Growth::NotTold);
+    assert_eq!((slopes(&[]), slopes(&[(1.0, 5.0)])), ([0.0; 3], [0.0; 3]));
 }
