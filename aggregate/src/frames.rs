@@ -13,7 +13,12 @@ use polars::prelude::*;
 use schemas::config::ConfigError;
 use schemas::{Timeframe, WireError};
 
-use crate::indicator::{Columns, Ohlcv, Set};
+use crate::indicator::set::Room;
+use crate::indicator::{BLOCK_BARS, Block, Ohlcv, Set};
+
+mod column;
+
+use column::ColumnWriter;
 
 /// Start of a bar, event time, nanoseconds since 1970 UTC.
 pub const OPEN_TS_NS: &str = "open_ts_ns";
@@ -54,32 +59,74 @@ pub fn frame(bars: &[Ohlcv], timeframe: Timeframe) -> Result<LazyFrame, FrameErr
 /// The bars that a frame with `open_ts_ns, open, high, low, close, volume` holds. Times must rise and numbers be
 /// finite: a null has no place in a candle.
 pub fn bars(frame: &DataFrame) -> Result<Vec<Ohlcv>, FrameError> {
-    let times = frame.column(OPEN_TS_NS)?.cast(&DataType::Int64)?;
-    let mut bars: Vec<Ohlcv> = Vec::with_capacity(frame.height());
-    for (row, open_ns) in times.i64()?.iter().enumerate() {
-        let open_ns = open_ns.ok_or_else(|| FrameError::Candles(format!("row {row} has no {OPEN_TS_NS}")))?;
-        if bars.last().is_some_and(|last| last.open_ns >= open_ns) {
-            return Err(FrameError::Candles(format!("row {row} does not open after the one before")));
-        }
-        bars.push(Ohlcv { open_ns, ..Ohlcv::default() });
-    }
-    let fields: [(&str, fn(&mut Ohlcv) -> &mut f64); 5] = [
-        ("open", |bar| &mut bar.open),
-        ("high", |bar| &mut bar.high),
-        ("low", |bar| &mut bar.low),
-        ("close", |bar| &mut bar.close),
-        ("volume", |bar| &mut bar.volume),
-    ];
-    for (name, field) in fields {
-        let column = frame.column(name)?.cast(&DataType::Float64)?;
-        for (row, (bar, value)) in bars.iter_mut().zip(column.f64()?.iter()).enumerate() {
-            match value {
-                Some(value) if value.is_finite() => *field(bar) = value,
-                _ => return Err(FrameError::Candles(format!("row {row} has no finite {name}"))),
-            }
-        }
+    let mut candles = Candles::of(frame)?;
+    let (mut block, mut bars) = (Block::default(), Vec::with_capacity(frame.height()));
+    while let Some(len) = candles.read(&mut block)? {
+        bars.extend((0..len).map(|i| block.bar(i)));
     }
     Ok(bars)
+}
+
+/// The columns of a frame of candles, read a block at a time.
+struct Candles {
+    open_ns: Int64Chunked,
+    /// open, high, low, close, volume.
+    numbers: [Float64Chunked; 5],
+    next: usize,
+    before_ns: Option<i64>,
+}
+
+const NUMBERS: [&str; 5] = ["open", "high", "low", "close", "volume"];
+
+impl Candles {
+    fn of(frame: &DataFrame) -> Result<Self, FrameError> {
+        let times = frame.column(OPEN_TS_NS)?.cast(&DataType::Int64)?;
+        let open_ns = times.i64()?.rechunk().into_owned();
+        if let Some(row) = first_null(&open_ns) {
+            return Err(FrameError::Candles(format!("row {row} has no {OPEN_TS_NS}")));
+        }
+        let number = |name: &str| -> Result<Float64Chunked, FrameError> {
+            let column = frame.column(name)?.cast(&DataType::Float64)?;
+            let column = column.f64()?.rechunk().into_owned();
+            let missing = |row| Err(FrameError::Candles(format!("row {row} has no finite {name}")));
+            first_null(&column).map_or(Ok(()), missing)?;
+            Ok(column)
+        };
+        let [open, high, low, close, volume] = NUMBERS.map(number);
+        Ok(Self { open_ns, numbers: [open?, high?, low?, close?, volume?], next: 0, before_ns: None })
+    }
+
+    /// Puts the next bars where the block begins and says how many; `None` at the end.
+    fn read(&mut self, block: &mut Block) -> Result<Option<usize>, FrameError> {
+        let times = self.open_ns.cont_slice()?;
+        let from = self.next;
+        let times = &times[from..times.len().min(from + BLOCK_BARS)];
+        let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(None) };
+        let rises = self.before_ns.is_none_or(|before| before < *first);
+        if !(rises && times.windows(2).fold(true, |rises, pair| rises & (pair[0] < pair[1]))) {
+            let falls = |pair: &[i64]| pair[0] >= pair[1];
+            let row = if rises { times.windows(2).position(falls).map_or(from, |at| from + at + 1) } else { from };
+            return Err(FrameError::Candles(format!("row {row} does not open after the one before")));
+        }
+        self.before_ns = Some(*last);
+        self.next += times.len();
+        block.open_ns[..times.len()].copy_from_slice(times);
+        let columns = [&mut block.open, &mut block.high, &mut block.low, &mut block.close, &mut block.volume];
+        for ((name, numbers), column) in NUMBERS.into_iter().zip(&self.numbers).zip(columns) {
+            let column = &mut column[..times.len()];
+            column.copy_from_slice(&numbers.cont_slice()?[from..from + times.len()]);
+            // All at once first: whoever looks for the row pays for it.
+            if !column.iter().fold(true, |finite, value| finite & value.is_finite()) {
+                let row = from + column.iter().position(|value| !value.is_finite()).unwrap_or(0);
+                return Err(FrameError::Candles(format!("row {row} has no finite {name}")));
+            }
+        }
+        Ok(Some(times.len()))
+    }
+}
+
+fn first_null<T: PolarsNumericType>(column: &ChunkedArray<T>) -> Option<usize> {
+    if column.null_count() == 0 { None } else { column.iter().position(|value| value.is_none()) }
 }
 
 /// One series per output (`None` = all), as long as `bars`; null where the indicator has no value.
@@ -94,12 +141,32 @@ pub fn indicator_series(
 
 /// The same for a set that has heard the bars before these (warm-up); it goes on from there.
 pub fn continued(set: &mut Set, bars: &[Ohlcv]) -> Vec<Series> {
-    let Columns(columns) = set.run(bars);
-    let series = |(name, values): (&'static str, Vec<f64>)| {
-        let present = values.into_iter().map(|value| (!value.is_nan()).then_some(value));
-        Float64Chunked::from_iter_options(name.into(), present).into_series()
+    let mut blocks = bars.chunks(BLOCK_BARS);
+    let read = |block: &mut Block| {
+        Ok::<_, std::convert::Infallible>(blocks.next().map(|bars| {
+            block.fill(bars);
+            bars.len()
+        }))
     };
-    columns.into_iter().map(series).collect()
+    let Ok(series) = series(set, bars.len(), read);
+    series
+}
+
+/// Runs the set over the blocks that `read` gives, `rows` bars in all, into a series per wanted output.
+fn series<E>(
+    set: &mut Set,
+    rows: usize,
+    mut read: impl FnMut(&mut Block) -> Result<Option<usize>, E>,
+) -> Result<Vec<Series>, E> {
+    let mut writers: Vec<_> = set.names().map(|name| (name, ColumnWriter::new(rows))).collect();
+    let mut room = Room::default();
+    while let Some(len) = read(&mut room.bars)? {
+        set.run_block(&mut room, len);
+        for ((_, writer), said) in writers.iter_mut().zip(set.said(&room, len)) {
+            writer.extend(said);
+        }
+    }
+    Ok(writers.into_iter().map(|(name, writer)| writer.series(name)).collect())
 }
 
 /// `candles` (see [`bars`]; other columns stay) with one column per output behind them, named like the output.
@@ -108,8 +175,10 @@ pub fn indicator_frame(
     outputs: Option<&[String]>,
     timeframe: Timeframe,
 ) -> Result<LazyFrame, FrameError> {
+    let mut set = Set::new(outputs, timeframe.seconds())?;
+    let mut bars = Candles::of(candles)?;
     let mut columns = candles.columns().to_vec();
-    columns.extend(indicator_series(&bars(candles)?, outputs, timeframe)?.into_iter().map(Column::from));
+    columns.extend(series(&mut set, candles.height(), |block| bars.read(block))?.into_iter().map(Column::from));
     Ok(DataFrame::new(candles.height(), columns)?.lazy())
 }
 

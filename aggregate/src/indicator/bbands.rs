@@ -1,9 +1,12 @@
 //! Bollinger bands.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
-use super::moments::Moments;
-use super::{Kernel, Ohlcv};
+use super::block::{Block, Column, STEP_BARS};
+use super::moments::{Moments, Spread};
+use super::{Kernel, Ohlcv, one_by_one};
 
 /// Mean of `n` closes and `width` population deviations. The bands and what is derived from them are two kernels over
 /// this part: divisions cost more than the rest together, and most users want the bands alone.
@@ -19,7 +22,7 @@ impl Band {
         Self { moments: Moments::new(n), share: 1.0 / n as f64, width }
     }
     /// Middle and deviation; `NaN` while there are fewer than `n` closes.
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, close: f64) -> (f64, f64) {
         match self.moments.push(close) {
             Some(spread) => (spread.mean, (spread.squares * self.share).sqrt()),
@@ -38,11 +41,29 @@ impl Bbands {
     }
 }
 impl Kernel<4> for Bbands {
-    #[inline]
+    #[inline(always)]
     fn update(&mut self, bar: &Ohlcv) -> [f64; 4] {
         let (middle, deviation) = self.0.push(bar.close);
         let reach = self.0.width * deviation;
         [middle - reach, middle, middle + reach, deviation]
+    }
+    fn run(&mut self, bars: &Block, rows: Range<usize>, out: &mut [Column; 4]) {
+        if rows.len() != STEP_BARS {
+            return one_by_one(self, bars, rows, out);
+        }
+        let Band { moments, share, width } = &mut self.0;
+        let none = Spread { mean: f64::NAN, squares: f64::NAN };
+        let mut spreads = [none; STEP_BARS];
+        for (spread, close) in spreads.iter_mut().zip(&bars.close[rows.clone()]) {
+            *spread = moments.push(*close).unwrap_or(none);
+        }
+        // Roots do not wait for the bar before: they go through all bars at once.
+        let [lower, middle, upper, deviation] = out;
+        for (i, spread) in rows.zip(spreads) {
+            deviation[i] = (spread.squares * *share).sqrt();
+            let reach = *width * deviation[i];
+            (lower[i], middle[i], upper[i]) = (spread.mean - reach, spread.mean, spread.mean + reach);
+        }
     }
 }
 

@@ -7,9 +7,12 @@
 //! Modules in reading order: the contract, the list, what a user holds, the parts that kernels are made of, the
 //! kernels.
 
+use std::ops::Range;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub mod block;
 pub mod log;
 pub mod moments;
 pub mod registry;
@@ -63,9 +66,11 @@ pub mod wma;
 #[cfg(test)]
 mod goldens;
 
+pub use block::{BLOCK_BARS, Block};
 pub use registry::{Entry, REGISTRY, Setting};
 pub use set::{Columns, Set, SetState};
 
+use block::{Column, Step};
 use schemas::WireError;
 
 /// One closed bar as indicators see it. Statistics, not money: floats. Every number is finite.
@@ -106,6 +111,26 @@ impl From<&schemas::market::Candle> for Ohlcv {
 pub trait Kernel<const N: usize>: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The outputs of this bar; `NaN` where there is none.
     fn update(&mut self, bar: &Ohlcv) -> [f64; N];
+    /// The same for bars of a block, each row in its place. A kernel with a faster way through many bars says the same
+    /// bits in it.
+    fn run(&mut self, bars: &Block, rows: Range<usize>, out: &mut [Column; N]) {
+        one_by_one(self, bars, rows, out);
+    }
+}
+
+/// Bar after bar, as [`Kernel::update`] says them.
+#[inline]
+pub fn one_by_one<K: Kernel<N>, const N: usize>(
+    kernel: &mut K,
+    bars: &Block,
+    rows: Range<usize>,
+    out: &mut [Column; N],
+) {
+    for i in rows {
+        for (column, value) in out.iter_mut().zip(kernel.update(&bars.bar(i))) {
+            column[i] = value;
+        }
+    }
 }
 
 /// A running indicator behind its names; what [`Set`] holds. Kernels get it through [`streamed`].
@@ -116,10 +141,13 @@ pub trait Indicator: Send + Sync {
     }
     /// Full names such as `bbands.upper`, in the order of `update`'s `out`.
     fn outputs(&self) -> &'static [&'static str];
-    /// Folds the next closed bar; `out` is as long as `outputs`, `NaN` = no value.
-    fn update(&mut self, bar: &Ohlcv, out: &mut [f64]);
-    /// The same for many bars: row `from + i` of every column gets the outputs of `bars[i]`.
-    fn run(&mut self, bars: &[Ohlcv], columns: &mut [Vec<f64>], from: usize);
+    /// Folds the next closed bar.
+    fn update(&mut self, bar: &Ohlcv);
+    /// Outputs of the newest bar, in the order of `outputs`; `NaN` = no value.
+    fn row(&self) -> &[f64];
+    fn row_mut(&mut self) -> &mut [f64];
+    /// The same for a step of a block, each output into the next column of `out`; gives the columns behind them.
+    fn run<'a>(&mut self, bars: &Block, step: Step, out: &'a mut [Column]) -> &'a mut [Column];
     /// The whole state, bit for bit.
     fn save(&self) -> Vec<u8>;
     /// Puts back what [`Indicator::save`] of the same indicator gave.
@@ -135,38 +163,37 @@ pub fn family(output: &str) -> &str {
 /// Puts a kernel behind its output names.
 pub fn streamed<K: Kernel<N>, const N: usize>(outputs: &'static [&'static str], kernel: K) -> Box<dyn Indicator> {
     assert_eq!(outputs.len(), N, "Invariant: {outputs:?} names every output of its kernel");
-    Box::new(Streamed { outputs, kernel })
+    Box::new(Streamed { outputs, kernel, row: [f64::NAN; N] })
 }
 
 #[derive(Clone)]
 struct Streamed<K, const N: usize> {
     outputs: &'static [&'static str],
     kernel: K,
+    row: [f64; N],
 }
 
 impl<K: Kernel<N>, const N: usize> Indicator for Streamed<K, N> {
     fn outputs(&self) -> &'static [&'static str] {
         self.outputs
     }
-    fn update(&mut self, bar: &Ohlcv, out: &mut [f64]) {
-        out.copy_from_slice(&self.kernel.update(bar));
+    fn update(&mut self, bar: &Ohlcv) {
+        self.row = self.kernel.update(bar);
     }
-    fn run(&mut self, bars: &[Ohlcv], columns: &mut [Vec<f64>], from: usize) {
-        assert_eq!(columns.len(), N, "Invariant: one column per output");
-        let mut columns = columns.iter_mut();
-        let mut columns: [&mut [f64]; N] = std::array::from_fn(|_| {
-            let column = columns.next().expect("Invariant: counted above");
-            &mut column[from..from + bars.len()]
-        });
-        // A copy on the stack lets the compiler keep the state in registers for the length of the block.
-        let mut kernel = self.kernel.clone();
-        for (i, bar) in bars.iter().enumerate() {
-            let row = kernel.update(bar);
-            for (column, value) in columns.iter_mut().zip(row) {
-                column[i] = value;
-            }
+    fn row(&self) -> &[f64] {
+        &self.row
+    }
+    fn row_mut(&mut self) -> &mut [f64] {
+        &mut self.row
+    }
+    fn run<'a>(&mut self, bars: &Block, step: Step, out: &'a mut [Column]) -> &'a mut [Column] {
+        let (mine, rest) = out.split_first_chunk_mut::<N>().expect("Invariant: room for every output");
+        let rows = step.rows();
+        self.kernel.run(bars, rows.clone(), mine);
+        for (value, column) in self.row.iter_mut().zip(mine) {
+            *value = column[rows.end - 1];
         }
-        self.kernel = kernel;
+        rest
     }
     fn save(&self) -> Vec<u8> {
         rmp_serde::to_vec(&self.kernel).expect("Invariant: a kernel's state serialises")

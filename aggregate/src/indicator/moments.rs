@@ -48,28 +48,45 @@ impl Moments {
     }
 
     /// `None` while there are fewer than `n` values.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, x: f64) -> Option<Spread> {
+        if !self.full || self.at + 1 == self.values.len() {
+            return self.turn(x);
+        }
+        let (sum, squares) = self.take(x);
+        Some(self.spread(sum, squares, self.anchor, x))
+    }
+
+    /// The sums of the window with `x`, which has a place in the block.
+    #[inline(always)]
+    fn take(&mut self, x: f64) -> (f64, f64) {
         let d = x - self.anchor;
         self.head = (self.head.0 + d, self.head.1 + d * d);
         self.values[self.at] = x;
         self.at += 1;
         let tail = self.tail[self.at];
-        let (sum, squares) = (tail.0 + self.head.0, tail.1 + self.head.1);
-        let anchor = self.anchor;
+        (tail.0 + self.head.0, tail.1 + self.head.1)
+    }
+
+    #[inline(always)]
+    fn spread(&self, sum: f64, squares: f64, anchor: f64, newest: f64) -> Spread {
+        let mean = sum * self.share;
+        let around = squares - sum * mean;
+        if around * CANCEL_MAX < squares {
+            return again(&self.values, newest, self.share);
+        }
+        Spread { mean: anchor + mean, squares: around }
+    }
+
+    /// [`Moments::push`] where a block ends, and in the first one. Apart, so that what happens most is short.
+    #[inline(never)]
+    fn turn(&mut self, x: f64) -> Option<Spread> {
+        let ((sum, squares), anchor) = (self.take(x), self.anchor);
         if self.at == self.values.len() {
             tails(&self.values, &mut self.tail, x);
             (self.at, self.anchor, self.head, self.full) = (0, x, (0.0, 0.0), true);
         }
-        if !self.full {
-            return None;
-        }
-        let mean = sum * self.share;
-        let around = squares - sum * mean;
-        if around * CANCEL_MAX < squares {
-            return Some(again(&self.values, x, self.share));
-        }
-        Some(Spread { mean: anchor + mean, squares: around })
+        self.full.then(|| self.spread(sum, squares, anchor, x))
     }
 }
 
@@ -85,6 +102,7 @@ fn tails(values: &[f64], tail: &mut [(f64, f64)], anchor: f64) {
 }
 
 #[cold]
+#[inline(never)]
 fn again(values: &[f64], newest: f64, share: f64) -> Spread {
     let (mut sum, mut squares) = (0.0, 0.0);
     for value in values {

@@ -155,7 +155,6 @@ mod tests {
     fn every_indicator_speaks_sooner_or_later_and_never_of_infinity() {
         for entry in REGISTRY {
             let mut indicator = entry.make(Setting { bars_per_year: 365.0 });
-            let mut out = vec![f64::NAN; entry.outputs.len()];
             for i in 0..400i64 {
                 let close = 100.0 + ((i * 37) % 23) as f64 / 4.0;
                 let open_ns = i * 60_000_000_000;
@@ -167,9 +166,11 @@ mod tests {
                     close,
                     volume: (i % 5) as f64,
                 };
-                indicator.update(&bar, &mut out);
+                indicator.update(&bar);
+                let out = indicator.row();
                 assert!(out.iter().all(|x| !x.is_infinite()), "{:?} at {i}: {out:?}", entry.outputs);
             }
+            let out = indicator.row();
             assert!(out.iter().all(|x| x.is_finite()), "{:?}: {out:?}", entry.outputs);
         }
     }
@@ -182,12 +183,11 @@ mod tests {
         let at_price = ["sma.", "ema.", "wma.wma", "dema.", "tema.", "hma.", "kama.", "ichimoku.", "donchian."];
         for entry in REGISTRY {
             let mut indicator = entry.make(Setting { bars_per_year: 365.0 });
-            let mut out = vec![f64::NAN; entry.outputs.len()];
             for i in 0..700i64 {
                 let bar = Ohlcv { open_ns: i, open: price, high: price, low: price, close: price, volume: 0.0 };
-                indicator.update(&bar, &mut out);
+                indicator.update(&bar);
             }
-            for (name, value) in entry.outputs.iter().zip(out) {
+            for (name, value) in entry.outputs.iter().zip(indicator.row().iter().copied()) {
                 assert_eq!(value.is_nan(), silent.contains(name), "{name} {value}");
                 if at_price.iter().any(|family| name.starts_with(family)) && !value.is_nan() {
                     assert!((value - price).abs() < 1e-11, "{name} {value}");

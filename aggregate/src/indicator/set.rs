@@ -5,11 +5,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use schemas::WireError;
 use schemas::config::ConfigError;
 
+use super::block::{BLOCK_BARS, Block, Column, STEP_BARS, Step};
 use super::registry::{REGISTRY, Setting, output_names};
 use super::{Indicator, Ohlcv, family};
-
-/// Bars that pass through one kernel before the next one sees them: they stay in the first cache.
-const BLOCK_BARS: usize = 256;
 
 /// Seconds in 365 days.
 const YEAR_SECONDS: f64 = 365.0 * 86_400.0;
@@ -20,8 +18,6 @@ pub struct Set {
     /// Outputs of all kernels side by side, and whether each was asked for.
     names: Vec<&'static str>,
     wanted: Vec<bool>,
-    /// Of the newest bar; `NaN` = none.
-    values: Vec<f64>,
 }
 
 impl Set {
@@ -38,25 +34,26 @@ impl Set {
         Ok(Self {
             kernels: entries.iter().map(|entry| entry.make(Setting { bars_per_year })).collect(),
             wanted: names.iter().map(|name| wanted(name)).collect(),
-            values: vec![f64::NAN; names.len()],
             names,
         })
     }
 
     /// Folds the next closed bar. Bars come in order and without holes; the caller fills empty buckets.
     pub fn update(&mut self, bar: &Ohlcv) {
-        let mut rest = &mut self.values[..];
         for kernel in &mut self.kernels {
-            let (out, after) = rest.split_at_mut(kernel.outputs().len());
-            kernel.update(bar, out);
-            rest = after;
+            kernel.update(bar);
         }
+    }
+
+    /// Outputs of the newest bar of all kernels, wanted or not; `NaN` = none.
+    fn rows(&self) -> impl Iterator<Item = f64> + '_ {
+        self.kernels.iter().flat_map(|kernel| kernel.row().iter().copied())
     }
 
     /// Wanted outputs of the newest bar that have a value, in registry order.
     pub fn values(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
-        let all = self.names.iter().zip(&self.values).zip(&self.wanted);
-        all.filter(|((_, value), wanted)| **wanted && !value.is_nan()).map(|((name, value), _)| (*name, *value))
+        let all = self.names.iter().zip(self.rows()).zip(&self.wanted);
+        all.filter(|((_, value), wanted)| **wanted && !value.is_nan()).map(|((name, value), _)| (*name, value))
     }
 
     /// Wanted outputs, warmed up or not, in registry order.
@@ -68,35 +65,47 @@ impl Set {
     pub fn run(&mut self, bars: &[Ohlcv]) -> Columns {
         let mut columns = Vec::new();
         self.run_into(bars, &mut columns);
-        let named = self.names.iter().copied().zip(columns).zip(&self.wanted);
-        Columns(named.filter(|(_, wanted)| **wanted).map(|(column, _)| column).collect())
+        Columns(self.names().zip(columns).collect())
     }
 
-    /// The same into columns that are used again: one per output of every running kernel, wanted or not (see
-    /// [`Set::running`]); each is made as long as `bars`.
+    /// The same into columns that are used again: one per wanted output, in registry order, made as long as `bars`.
     pub fn run_into(&mut self, bars: &[Ohlcv], columns: &mut Vec<Vec<f64>>) {
-        columns.resize_with(self.names.len(), Vec::new);
+        columns.resize_with(self.names().count(), Vec::new);
         for column in columns.iter_mut() {
-            column.resize(bars.len(), f64::NAN);
+            column.clear();
+            column.reserve_exact(bars.len());
         }
-        for (i, block) in bars.chunks(BLOCK_BARS).enumerate() {
-            let mut rest = &mut columns[..];
-            for kernel in &mut self.kernels {
-                let (mine, after) = rest.split_at_mut(kernel.outputs().len());
-                kernel.run(block, mine, i * BLOCK_BARS);
-                rest = after;
-            }
-        }
-        if let Some(last) = bars.len().checked_sub(1) {
-            for (value, column) in self.values.iter_mut().zip(columns) {
-                *value = column[last];
+        let mut room = Room::default();
+        for bars in bars.chunks(BLOCK_BARS) {
+            room.bars.fill(bars);
+            self.run_block(&mut room, bars.len());
+            for (column, said) in columns.iter_mut().zip(self.said(&room, bars.len())) {
+                column.extend_from_slice(said);
             }
         }
     }
 
-    /// Outputs of every running kernel, wanted or not.
-    pub fn running(&self) -> &[&'static str] {
-        &self.names
+    /// The same for the first `len` bars of a block.
+    pub fn run_block(&mut self, room: &mut Room, len: usize) {
+        let Room { bars, out } = room;
+        out.resize(self.names.len(), [f64::NAN; BLOCK_BARS]);
+        for step in Step::whole(len) {
+            let mut rest = &mut out[..];
+            for kernel in &mut self.kernels {
+                rest = kernel.run(bars, step, rest);
+            }
+        }
+        for i in len / STEP_BARS * STEP_BARS..len {
+            self.update(&bars.bar(i));
+            for (column, value) in out.iter_mut().zip(self.rows()) {
+                column[i] = value;
+            }
+        }
+    }
+
+    /// What [`Set::run_block`] of as many bars has put into `room`: a column per wanted output, in registry order.
+    pub fn said<'a>(&self, room: &'a Room, len: usize) -> impl Iterator<Item = &'a [f64]> {
+        room.out.iter().zip(&self.wanted).filter(|(_, wanted)| **wanted).map(move |(column, _)| &column[..len])
     }
 
     /// Everything that later values depend on, bit for bit.
@@ -104,26 +113,37 @@ impl Set {
         let kernels = self.kernels.iter();
         SetState {
             kernels: kernels.map(|kernel| (kernel.outputs()[0].to_owned(), Bytes(kernel.save()))).collect(),
-            values: self.values.clone(),
+            values: self.rows().collect(),
         }
     }
 
     /// Puts back the state of a set with the same outputs. On an error the set is as it was.
     pub fn restore(&mut self, state: &SetState) -> Result<(), WireError> {
         let same = self.kernels.len() == state.kernels.len()
-            && self.values.len() == state.values.len()
+            && self.names.len() == state.values.len()
             && self.kernels.iter().zip(&state.kernels).all(|(mine, (name, _))| mine.outputs()[0] == name);
         if !same {
             return Err(WireError::invalid("the saved state is of other indicators than the configuration asks for"));
         }
         let mut kernels: Vec<_> = self.kernels.iter().map(|kernel| kernel.boxed_clone()).collect();
+        let mut values = state.values.iter();
         for (kernel, (_, bytes)) in kernels.iter_mut().zip(&state.kernels) {
             kernel.restore(&bytes.0)?;
+            for (value, saved) in kernel.row_mut().iter_mut().zip(&mut values) {
+                *value = *saved;
+            }
         }
         self.kernels = kernels;
-        self.values.clone_from(&state.values);
         Ok(())
     }
+}
+
+/// Room for a block of bars and for what the kernels of a set say of them.
+#[derive(Default)]
+pub struct Room {
+    pub bars: Block,
+    /// One per output of every running kernel, wanted or not.
+    out: Vec<Column>,
 }
 
 impl Clone for Set {
@@ -132,14 +152,13 @@ impl Clone for Set {
             kernels: self.kernels.iter().map(|kernel| kernel.boxed_clone()).collect(),
             names: self.names.clone(),
             wanted: self.wanted.clone(),
-            values: self.values.clone(),
         }
     }
 }
 
 impl std::fmt::Debug for Set {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_map().entries(self.names.iter().zip(&self.values)).finish()
+        f.debug_map().entries(self.names.iter().zip(self.rows())).finish()
     }
 }
 

@@ -25,9 +25,20 @@ impl Smooth {
     /// brings the mean to rest at its price instead of next to it.
     #[inline]
     pub fn push(&mut self, x: f64) -> f64 {
-        if self.seen < self.n {
+        if !self.is_warm() {
             return self.seed(x);
         }
+        self.step(x)
+    }
+
+    /// It has seen its first `n` values.
+    #[inline]
+    pub fn is_warm(&self) -> bool {
+        self.seen >= self.n
+    }
+    /// [`Smooth::push`] of one that is warm.
+    #[inline]
+    pub fn step(&mut self, x: f64) -> f64 {
         self.value += (x - self.value) * self.gain;
         self.value
     }
