@@ -25,10 +25,10 @@ const STEP_BOUND: Duration = Duration::from_secs(120);
 const FLOOD_PACK: usize = 16;
 
 /// Dropping it kills exactly these processes.
-struct Stages(Vec<Child>);
+pub struct Stages(Vec<Child>);
 
 impl Stages {
-    fn start(server: &Server, config: &Path, names: &[&str]) -> anyhow::Result<Self> {
+    pub fn start(server: &Server, config: &Path, names: &[&str]) -> anyhow::Result<Self> {
         let mut stages = Self(Vec::new());
         for stage in names {
             let child = Command::new(program(stage)?)
@@ -45,7 +45,7 @@ impl Stages {
         Ok(stages)
     }
 
-    fn pids(&self, server: &Server) -> Vec<u32> {
+    pub fn pids(&self, server: &Server) -> Vec<u32> {
         self.0.iter().map(Child::id).chain([server.pid()]).collect()
     }
 }
@@ -64,7 +64,7 @@ fn now_ns() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
 }
 
-async fn layout(server: &Server, account: bool) -> anyhow::Result<Bus> {
+pub async fn layout(server: &Server, account: bool) -> anyhow::Result<Bus> {
     let operator = server.bus("operator").await?;
     let layout = Layout {
         venues: vec!["binance".into()],
