@@ -7,6 +7,10 @@ use schemas::instrument::SizeUnit;
 use schemas::raw::BookAction;
 use schemas::{Decimal, Nanos, Side};
 
+/// An instrument in the venue's spelling. Up to 24 bytes stand in place: an event of a real symbol allocates nothing
+/// for it.
+pub type Symbol = compact_str::CompactString;
+
 /// One thing that a frame says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -20,12 +24,12 @@ pub enum Event {
     Mark(Mark),
     /// A price index, or the index of an instrument where it comes alone.
     Index {
-        symbol: String,
+        symbol: Symbol,
         price: Decimal,
         ts: Nanos,
     },
     OpenInterest {
-        symbol: String,
+        symbol: Symbol,
         size: Decimal,
         ts: Nanos,
     },
@@ -48,7 +52,7 @@ pub enum Event {
     /// Understood, and deliberately left out. A trade id that it uses up is told, so that it is no gap.
     Ignored {
         reason: String,
-        trade: Option<(String, u64)>,
+        trade: Option<(Symbol, u64)>,
     },
     /// A known message that has no normalised form.
     Other(String),
@@ -59,11 +63,11 @@ pub enum Event {
 /// One trade of the public tape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trade {
-    pub symbol: String,
+    pub symbol: Symbol,
     /// Rises by one with every trade of the symbol: the venue's id, or its trade sequence.
     pub id: u64,
     /// The venue's id where that is another thing than `id`.
-    pub venue_id: Option<String>,
+    pub venue_id: Option<Symbol>,
     pub price: Decimal,
     /// In `unit`; always positive.
     pub size: Decimal,
@@ -95,7 +99,7 @@ pub struct TradeExtra {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Book {
     /// Empty where the message does not tell (a REST answer): the asker knows.
-    pub symbol: String,
+    pub symbol: Symbol,
     pub action: BookAction,
     /// Only the top of the book, whole each time: never merged into a book of deltas.
     pub partial: bool,
@@ -111,7 +115,7 @@ pub struct Book {
 /// Best bid and ask as (price, size); `None` is an empty side.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bbo {
-    pub symbol: String,
+    pub symbol: Symbol,
     pub bid: Option<(Decimal, Decimal)>,
     pub ask: Option<(Decimal, Decimal)>,
     pub seq: Option<u64>,
@@ -122,7 +126,7 @@ pub struct Bbo {
 /// A day's summary and the prices beside it; each field only where the venue sent it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ticker {
-    pub symbol: String,
+    pub symbol: Symbol,
     pub ts: Nanos,
     pub last: Option<Decimal>,
     pub open_24h: Option<Decimal>,
@@ -155,7 +159,7 @@ pub struct Ticker {
 /// A candle as the venue publishes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
-    pub symbol: String,
+    pub symbol: Symbol,
     /// The venue's own name of the width.
     pub interval: String,
     pub open_ts: Nanos,
@@ -174,7 +178,7 @@ pub struct Bar {
 /// Mark price, index and funding of a derivative.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
-    pub symbol: String,
+    pub symbol: Symbol,
     pub mark: Decimal,
     pub index: Option<Decimal>,
     /// Of one funding interval, a plain ratio; positive means longs pay. Absent on delivery contracts.
@@ -186,7 +190,7 @@ pub struct Mark {
 /// A forced order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Liquidation {
-    pub symbol: String,
+    pub symbol: Symbol,
     pub side: Side,
     pub price: Decimal,
     pub avg_price: Decimal,
@@ -199,7 +203,7 @@ pub struct Liquidation {
 /// What the venue says of one of our orders.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrderUpdate {
-    pub symbol: String,
+    pub symbol: Symbol,
     pub client_order_id: String,
     pub venue_order_id: String,
     pub side: Side,
@@ -218,7 +222,7 @@ pub struct OrderUpdate {
 /// A fill of one of our orders.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fill {
-    pub symbol: String,
+    pub symbol: Symbol,
     pub venue_order_id: String,
     pub trade_id: String,
     pub side: Side,

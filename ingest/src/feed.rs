@@ -139,21 +139,43 @@ impl Feed {
         }
     }
 
+    /// Nearly always: the next trade of a tape without a hole, which may leave as it is. False: nothing was done,
+    /// [`Feed::take`] decides.
+    pub fn passes(&mut self, event: &Event) -> bool {
+        let Event::Trade(trade) = event else { return false };
+        let Some(s) = self.symbols.get_mut(trade.symbol.as_str()) else { return false };
+        match &mut s.trades {
+            Trades::Following { last, sure } if s.open.is_empty() && trade.id.checked_sub(1) == Some(*last) => {
+                (*last, *sure) = (trade.id, true);
+                s.last_ts = s.last_ts.max(Some(trade.ts));
+                s.trade_ts = Some(trade.ts);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Takes one event that was read at `recv`.
     pub fn take(&mut self, recv: Nanos, event: Event, out: &mut Vec<Action>, wants: &mut Vec<Want>) {
+        if self.passes(&event) {
+            out.push(Action::Emit { recv, event });
+            return;
+        }
         let Some((name, ts)) = subject_of(&event) else {
             out.push(Action::Emit { recv, event });
             return;
         };
-        if !self.symbols.contains_key(name) {
-            if self.symbols.len() == self.limits.symbols_max {
-                out.push(Action::Dead { reason: format!("symbol {name} is one more than symbols_max") });
-                return;
+        let s = match self.symbols.get_mut(name) {
+            Some(s) => s,
+            None => {
+                if self.symbols.len() == self.limits.symbols_max {
+                    out.push(Action::Dead { reason: format!("symbol {name} is one more than symbols_max") });
+                    return;
+                }
+                self.expect(name, None);
+                self.symbols.get_mut(name).expect("Invariant: was put there above")
             }
-            let name = name.to_owned();
-            self.expect(&name, None);
-        }
-        let s = self.symbols.get_mut(name).expect("Invariant: was put there above");
+        };
         if let Some(ts) = ts {
             s.last_ts = s.last_ts.max(Some(ts));
             close_gap(s, name, "link", ts, out);
@@ -277,7 +299,7 @@ impl Feed {
 
     fn book(&mut self, recv: Nanos, book: Book, out: &mut Vec<Action>, wants: &mut Vec<Want>) {
         let (name, ts, recover) = (book.symbol.clone(), book.ts, self.recover);
-        let s = self.symbols.get_mut(&name).expect("Invariant: the caller knows the symbol");
+        let s = self.symbols.get_mut(name.as_str()).expect("Invariant: the caller knows the symbol");
         let mut said = Vec::new();
         let outcome = s.book.take(book, &mut said);
         let at = ts.or(s.last_ts);
@@ -295,17 +317,17 @@ impl Feed {
                     if !recover {
                         open_gap(s, &name, "book", at.unwrap_or(recv), "no snapshot yet", out);
                     }
-                    wants.push(Want::Book { symbol: name, again: false });
+                    wants.push(Want::Book { symbol: name.into(), again: false });
                 }
             }
             Outcome::TooOld => {
                 s.book_asked = true;
-                wants.push(Want::Book { symbol: name, again: true });
+                wants.push(Want::Book { symbol: name.into(), again: true });
             }
             Outcome::Gap { reason } => {
                 open_gap(s, &name, "book", at.unwrap_or_default(), &reason, out);
                 s.book_asked = true;
-                wants.push(Want::Book { symbol: name, again: false });
+                wants.push(Want::Book { symbol: name.into(), again: false });
             }
         }
     }

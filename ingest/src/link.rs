@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use futures_util::{FutureExt, SinkExt, StreamExt};
+use prometheus_client::metrics::counter::Counter;
 use schemas::Nanos;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -23,7 +24,9 @@ use crate::session::{Action, HttpResult, Missing, Session};
 use crate::wall::Wall;
 
 /// Frames that are read before what they say is handed on.
-pub const FRAMES_PER_BATCH_MAX: usize = 16;
+pub const FRAMES_PER_BATCH_MAX: usize = 64;
+/// Frames that were there together and are stamped with one reading of the clock.
+const FRAMES_PER_STAMP_MAX: usize = 16;
 
 /// What a link hands to its venue's writer.
 #[derive(Debug)]
@@ -95,11 +98,14 @@ impl Ended {
 /// paused for.
 pub async fn run(number: usize, session: Box<dyn Session>, shared: Shared) -> anyhow::Result<()> {
     let labels = metrics::Link { task: shared.venue.clone(), link: session.name() };
+    let frames = shared.metrics.frames.get_or_create(&labels).clone();
     let mut link = Link {
         number,
         session,
         labels,
+        frames,
         pending: Pending::default(),
+        actions: Vec::new(),
         count: 0,
         was_whole: false,
         heard: shared.wall.now(),
@@ -116,7 +122,11 @@ struct Link {
     session: Box<dyn Session>,
     shared: Shared,
     labels: metrics::Link,
+    /// Counted too often to be looked up each time.
+    frames: Counter,
     pending: Pending,
+    /// Of the frame at hand; empty between frames.
+    actions: Vec<Action>,
     /// Connections made.
     count: u64,
     was_whole: bool,
@@ -262,14 +272,18 @@ impl Link {
                 }
                 // Cancel safe: a frame is taken or stays in the socket.
                 frame = socket.next() => {
-                    self.frame(frame);
-                    for _ in 1..FRAMES_PER_BATCH_MAX {
+                    let mut now = self.shared.wall.now();
+                    self.frame(now, frame);
+                    for n in 1..FRAMES_PER_BATCH_MAX {
                         // What has arrived already goes along.
                         if self.pending.ended.is_some() {
                             break;
                         }
                         let Some(frame) = socket.next().now_or_never() else { break };
-                        self.frame(frame);
+                        if n.is_multiple_of(FRAMES_PER_STAMP_MAX) {
+                            now = self.shared.wall.now();
+                        }
+                        self.frame(now, frame);
                     }
                 }
             }
@@ -283,35 +297,21 @@ impl Link {
         Ok(())
     }
 
-    fn frame(&mut self, frame: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>) {
-        let now = self.shared.wall.now();
-        let mut actions = Vec::new();
+    fn frame(&mut self, now: Nanos, frame: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>) {
         if let Some(Ok(_)) = frame {
             (self.heard, self.pinged) = (now, false);
         }
         match frame {
-            Some(Ok(Message::Text(text))) => {
-                self.shared.metrics.frames.get_or_create(&self.labels).inc();
-                self.session.on_frame(now, text.as_str(), &mut actions);
-                self.sort(&mut actions, Some((now, text.as_str())));
-            }
-            Some(Ok(Message::Binary(bytes))) => {
-                self.shared.metrics.frames.get_or_create(&self.labels).inc();
-                match std::str::from_utf8(&bytes) {
-                    Ok(text) => {
-                        self.session.on_frame(now, text, &mut actions);
-                        self.sort(&mut actions, Some((now, text)));
-                    }
-                    Err(_) => {
-                        let hex: String = bytes
-                            .iter()
-                            .take(self.shared.config.dead_bytes_max / 2)
-                            .map(|b| format!("{b:02x}"))
-                            .collect();
-                        self.dead(now, "a binary frame that is not text".to_owned(), &hex);
-                    }
+            Some(Ok(Message::Text(text))) => self.text(now, text.as_str()),
+            Some(Ok(Message::Binary(bytes))) => match std::str::from_utf8(&bytes) {
+                Ok(text) => self.text(now, text),
+                Err(_) => {
+                    let hex: String =
+                        bytes.iter().take(self.shared.config.dead_bytes_max / 2).map(|b| format!("{b:02x}")).collect();
+                    self.frames.inc();
+                    self.dead(now, "a binary frame that is not text".to_owned(), &hex);
                 }
-            }
+            },
             // The library answers pings by itself. Neither is progress of the data, but both say that nothing that
             // the venue sent before is still on its way.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
@@ -322,6 +322,14 @@ impl Link {
             Some(Err(error)) => self.pending.ended = Some(Ended::lost(error)),
             None => self.pending.ended = Some(Ended::lost("the connection ended without a close")),
         }
+    }
+
+    fn text(&mut self, now: Nanos, text: &str) {
+        self.frames.inc();
+        let mut actions = std::mem::take(&mut self.actions);
+        self.session.on_frame(now, text, &mut actions);
+        self.sort(&mut actions, Some((now, text)));
+        self.actions = actions;
     }
 
     fn dead(&mut self, recv: Nanos, reason: String, frame: &str) {

@@ -287,7 +287,9 @@ impl Desk {
     async fn write(&mut self, facts: &mut Vec<Raw>) -> anyhow::Result<()> {
         self.packer.flush(facts);
         for fact in facts.drain(..) {
-            let seq = self.writer.push(fact.subject(), fact.encode()).await?;
+            let (subject, payload) = (fact.subject(), fact.encode());
+            self.packer.reuse(fact);
+            let seq = self.writer.push(subject, payload).await?;
             self.stats.said(seq);
         }
         Ok(self.writer.drain().await?)

@@ -198,7 +198,7 @@ impl Replay {
         if book.symbol.is_empty() {
             let mut known = self.books.keys();
             match (known.next(), known.next()) {
-                (Some(only), None) => book.symbol = only.clone(),
+                (Some(only), None) => book.symbol = only.into(),
                 _ => return Err(NormalizeError::Usage("the snapshot names no symbol and the file has not one".into())),
             }
         }
@@ -314,7 +314,7 @@ impl Totals {
 }
 
 fn trade_id(trade: &Trade) -> String {
-    trade.venue_id.clone().unwrap_or_else(|| trade.id.to_string())
+    trade.venue_id.as_ref().map_or_else(|| trade.id.to_string(), |id| id.to_string())
 }
 
 /// Plain decimal text without exponent and trailing zeros.

@@ -16,6 +16,9 @@ use schemas::{Decimal, Nanos, Notional, Price, PriceM, Qty, QtyM, Scale};
 use crate::event::{self, Event};
 use crate::session::Missing;
 
+/// Packs that wait empty for their next use; what is spoken of at once are those of one flush.
+const SPARE_MAX: usize = 64;
+
 /// Gathers events of one venue into packs.
 #[derive(Debug)]
 pub struct Packer {
@@ -24,32 +27,24 @@ pub struct Packer {
     ticks_max: usize,
     /// Which of the two trade tapes is stored.
     aggregates: bool,
-    symbols: BTreeMap<String, Symbol>,
-    /// In the order in which they were begun.
-    open: Vec<Open>,
+    /// Place in `symbols` by name.
+    names: BTreeMap<event::Symbol, usize>,
+    symbols: Vec<Symbol>,
+    /// The symbol of the last tick; the next is often of the same.
+    newest: usize,
+    /// Which packs are open, in the order in which they were begun.
+    open: Vec<(usize, Kind)>,
+    spare_trades: Vec<Raw>,
+    spare_quotes: Vec<Raw>,
 }
 
 #[derive(Debug)]
 struct Symbol {
+    name: event::Symbol,
     p: u32,
     scale: Scale,
-}
-
-#[derive(Debug)]
-struct Open {
-    symbol: String,
-    ticks: usize,
-    pack: Pack,
-}
-
-#[derive(Debug)]
-enum Pack {
-    Trades(Trades),
-    Quotes(Quotes),
-    Books(Books),
-    Tickers(Tickers),
-    Bars(VenueBars),
-    Liquidations(Liquidations),
+    /// The open packs, by kind.
+    packs: [Option<Raw>; KINDS],
 }
 
 /// One event on its way into a pack: what it is, and the numbers that its scale must hold.
@@ -65,21 +60,50 @@ enum Tick<'a> {
 impl Packer {
     /// `ticks_max`: 1 to 256.
     pub fn new(venue: &str, partitions: u32, ticks_max: usize, aggregates: bool) -> Self {
-        Self { venue: venue.to_owned(), partitions, ticks_max, aggregates, symbols: BTreeMap::new(), open: Vec::new() }
+        Self {
+            venue: venue.to_owned(),
+            partitions,
+            ticks_max,
+            aggregates,
+            names: BTreeMap::new(),
+            symbols: Vec::new(),
+            newest: 0,
+            open: Vec::new(),
+            spare_trades: Vec::new(),
+            spare_quotes: Vec::new(),
+        }
     }
 
     /// The digits of an instrument; data with more widens them.
     pub fn instrument(&mut self, symbol: &str, scale: Scale) {
-        let known = self.symbol(symbol);
-        known.scale = Scale { price: known.scale.price.max(scale.price), qty: known.scale.qty.max(scale.qty) };
+        let at = self.place(symbol);
+        let known = &mut self.symbols[at].scale;
+        *known = Scale { price: known.price.max(scale.price), qty: known.qty.max(scale.qty) };
     }
 
-    fn symbol(&mut self, symbol: &str) -> &mut Symbol {
-        if !self.symbols.contains_key(symbol) {
-            let p = partition(&self.venue, symbol, self.partitions);
-            self.symbols.insert(symbol.to_owned(), Symbol { p, scale: Scale::default() });
+    /// Gives a fact back whose bytes were taken: its columns serve a later pack.
+    pub fn reuse(&mut self, fact: Raw) {
+        match &fact {
+            Raw::Trades(_) if self.spare_trades.len() < SPARE_MAX => self.spare_trades.push(fact),
+            Raw::Quotes(_) if self.spare_quotes.len() < SPARE_MAX => self.spare_quotes.push(fact),
+            _ => {}
         }
-        self.symbols.get_mut(symbol).expect("Invariant: was put there above")
+    }
+
+    fn place(&mut self, symbol: &str) -> usize {
+        if self.symbols.get(self.newest).is_none_or(|s| s.name != symbol) {
+            self.newest = match self.names.get(symbol) {
+                Some(at) => *at,
+                None => {
+                    let p = partition(&self.venue, symbol, self.partitions);
+                    let packs = [const { None }; KINDS];
+                    self.symbols.push(Symbol { name: symbol.into(), p, scale: Scale::default(), packs });
+                    self.names.insert(symbol.into(), self.symbols.len() - 1);
+                    self.symbols.len() - 1
+                }
+            };
+        }
+        self.newest
     }
 
     /// Adds an event read at `recv`; packs that it fills, or that it does not fit in, are appended to `out`. What
@@ -121,38 +145,67 @@ impl Packer {
     }
 
     fn add(&mut self, symbol: &str, recv: Nanos, tick: Tick, out: &mut Vec<Raw>) -> Result<(), String> {
-        let known = self.symbol(symbol);
+        let at = self.place(symbol);
+        let known = &mut self.symbols[at];
         let scale = tick.widen(known.scale);
         tick.fits(scale)?;
         known.scale = scale;
-        let p = known.p;
         let kind = tick.kind();
-        let found = self.open.iter().position(|open| open.symbol == symbol && open.pack.kind() == kind);
-        let at = match found {
-            Some(at) if self.open[at].pack.scale() == scale => at,
-            Some(at) => {
-                out.push(self.open.remove(at).pack.into_raw());
-                self.begin(symbol, tick.begin(p, &self.venue, symbol, scale))
-            }
-            None => self.begin(symbol, tick.begin(p, &self.venue, symbol, scale)),
-        };
-        let open = &mut self.open[at];
-        open.pack.push(recv, tick, scale);
-        open.ticks += 1;
-        if open.ticks == self.ticks_max {
-            out.push(self.open.remove(at).pack.into_raw());
+        // More digits begin a pack of their own.
+        if self.symbols[at].packs[kind as usize].as_ref().is_none_or(|pack| scale_of(pack) != scale) {
+            self.close(at, kind, out);
+            self.begin(at, &tick, scale);
+            self.open.push((at, kind));
+        }
+        let slot = &mut self.symbols[at].packs[kind as usize];
+        let ticks = tick.put(recv, scale, slot.as_mut().expect("Invariant: was put there above"));
+        if ticks == self.ticks_max {
+            self.close(at, kind, out);
         }
         Ok(())
     }
 
-    fn begin(&mut self, symbol: &str, pack: Pack) -> usize {
-        self.open.push(Open { symbol: symbol.to_owned(), ticks: 0, pack });
-        self.open.len() - 1
+    fn begin(&mut self, at: usize, tick: &Tick, scale: Scale) {
+        let Symbol { name, p, packs, .. } = &mut self.symbols[at];
+        let slot = &mut packs[tick.kind() as usize];
+        let (p, venue, symbol) = (*p, self.venue.as_str(), name.as_str());
+        *slot = match tick {
+            Tick::Trade(_) => self.spare_trades.pop(),
+            Tick::Quote(_) => self.spare_quotes.pop(),
+            _ => None,
+        };
+        match slot {
+            Some(Raw::Trades(pack)) => return pack.renew(p, venue, symbol, scale),
+            Some(Raw::Quotes(pack)) => return pack.renew(p, venue, symbol, scale),
+            _ => {}
+        }
+        *slot = Some(match tick {
+            Tick::Trade(_) => Raw::Trades(Trades::new(p, venue, symbol, scale)),
+            Tick::Quote(_) => Raw::Quotes(Quotes::new(p, venue, symbol, scale)),
+            Tick::Book(_) => Raw::Books(Books::new(p, venue, symbol, scale)),
+            Tick::Ticker(_) => Raw::Tickers(Tickers::new(p, venue, symbol, scale)),
+            Tick::Bar(_) => Raw::Bars(VenueBars::new(p, venue, symbol, scale)),
+            Tick::Liquidation(_) => Raw::Liquidations(Liquidations::new(p, venue, symbol, scale)),
+        });
+    }
+
+    /// Writes a pack if it is open.
+    fn close(&mut self, at: usize, kind: Kind, out: &mut Vec<Raw>) {
+        if let Some(begun) = self.open.iter().position(|open| *open == (at, kind)) {
+            self.open.remove(begun);
+            if let Some(pack) = self.symbols[at].packs[kind as usize].take() {
+                out.push(pack);
+            }
+        }
     }
 
     /// Writes all open packs.
     pub fn flush(&mut self, out: &mut Vec<Raw>) {
-        out.extend(self.open.drain(..).map(|open| open.pack.into_raw()));
+        for (at, kind) in self.open.drain(..) {
+            if let Some(pack) = self.symbols[at].packs[kind as usize].take() {
+                out.push(pack);
+            }
+        }
     }
 
     /// A gap, behind everything that came before it.
@@ -203,7 +256,7 @@ impl Packer {
     }
 }
 
-#[derive(PartialEq, Eq, Clone, Copy)]
+#[derive(PartialEq, Eq, Clone, Copy, Debug)]
 enum Kind {
     Trade,
     Quote,
@@ -212,6 +265,8 @@ enum Kind {
     Bar,
     Liquidation,
 }
+
+const KINDS: usize = Kind::Liquidation as usize + 1;
 
 impl Tick<'_> {
     fn kind(&self) -> Kind {
@@ -252,64 +307,20 @@ impl Tick<'_> {
         verdict
     }
 
-    fn begin(&self, p: u32, venue: &str, symbol: &str, scale: Scale) -> Pack {
-        match self {
-            Tick::Trade(_) => Pack::Trades(Trades::new(p, venue, symbol, scale)),
-            Tick::Quote(_) => Pack::Quotes(Quotes::new(p, venue, symbol, scale)),
-            Tick::Book(_) => Pack::Books(Books::new(p, venue, symbol, scale)),
-            Tick::Ticker(_) => Pack::Tickers(Tickers::new(p, venue, symbol, scale)),
-            Tick::Bar(_) => Pack::Bars(VenueBars::new(p, venue, symbol, scale)),
-            Tick::Liquidation(_) => Pack::Liquidations(Liquidations::new(p, venue, symbol, scale)),
-        }
-    }
-}
-
-fn price_m(price: Decimal, scale: Scale) -> PriceM {
-    PriceM(mantissa_at(price, scale.price).expect("Invariant: Tick::fits was asked"))
-}
-
-fn qty_m(size: Decimal, scale: Scale) -> QtyM {
-    QtyM(mantissa_at(size, scale.qty).expect("Invariant: Tick::fits was asked"))
-}
-
-impl Pack {
-    fn kind(&self) -> Kind {
-        match self {
-            Pack::Trades(_) => Kind::Trade,
-            Pack::Quotes(_) => Kind::Quote,
-            Pack::Books(_) => Kind::Book,
-            Pack::Tickers(_) => Kind::Ticker,
-            Pack::Bars(_) => Kind::Bar,
-            Pack::Liquidations(_) => Kind::Liquidation,
-        }
-    }
-
-    fn scale(&self) -> Scale {
-        match self {
-            Pack::Trades(p) => p.scale,
-            Pack::Quotes(p) => p.scale,
-            Pack::Books(p) => p.scale,
-            Pack::Tickers(p) => p.scale,
-            Pack::Bars(p) => p.scale,
-            Pack::Liquidations(p) => p.scale,
-        }
-    }
-
-    fn push(&mut self, recv: Nanos, tick: Tick, scale: Scale) {
+    /// Adds this one to a pack of its kind; how many it holds now.
+    fn put(self, recv: Nanos, scale: Scale, pack: &mut Raw) -> usize {
         let pair = |(price, size): (Decimal, Decimal)| (price_m(price, scale), qty_m(size, scale));
-        match (self, tick) {
-            (Pack::Trades(pack), Tick::Trade(t)) => pack.push(Trade {
-                ts: t.ts,
-                recv,
-                id: t.id,
-                price: price_m(t.price, scale),
-                size: qty_m(t.size, scale),
-                side: t.side,
-            }),
-            (Pack::Quotes(pack), Tick::Quote(q)) => {
-                pack.push(Quote { ts: q.ts.unwrap_or(recv), recv, bid: q.bid.map(pair), ask: q.ask.map(pair) });
+        match (pack, self) {
+            (Raw::Trades(pack), Tick::Trade(t)) => {
+                let (price, size) = pair((t.price, t.size));
+                pack.push(Trade { ts: t.ts, recv, id: t.id, price, size, side: t.side });
+                pack.len()
             }
-            (Pack::Books(pack), Tick::Book(b)) => {
+            (Raw::Quotes(pack), Tick::Quote(q)) => {
+                pack.push(Quote { ts: q.ts.unwrap_or(recv), recv, bid: q.bid.map(pair), ask: q.ask.map(pair) });
+                pack.len()
+            }
+            (Raw::Books(pack), Tick::Book(b)) => {
                 let levels =
                     |rows: &[(Decimal, Decimal)]| rows.iter().map(|row| pair(*row)).map(|(p, q)| (p.0, q.0)).collect();
                 pack.items.push(BookUpdate {
@@ -322,23 +333,39 @@ impl Pack {
                     bids: levels(&b.bids),
                     asks: levels(&b.asks),
                 });
+                pack.items.len()
             }
-            (Pack::Tickers(pack), Tick::Ticker(t)) => pack.items.push(t),
-            (Pack::Bars(pack), Tick::Bar(b)) => pack.items.push(b),
-            (Pack::Liquidations(pack), Tick::Liquidation(l)) => pack.items.push(l),
+            (Raw::Tickers(pack), Tick::Ticker(t)) => count(&mut pack.items, t),
+            (Raw::Bars(pack), Tick::Bar(b)) => count(&mut pack.items, b),
+            (Raw::Liquidations(pack), Tick::Liquidation(l)) => count(&mut pack.items, l),
             _ => unreachable!("Invariant: a tick goes into a pack of its kind"),
         }
     }
+}
 
-    fn into_raw(self) -> Raw {
-        match self {
-            Pack::Trades(p) => Raw::Trades(p),
-            Pack::Quotes(p) => Raw::Quotes(p),
-            Pack::Books(p) => Raw::Books(p),
-            Pack::Tickers(p) => Raw::Tickers(p),
-            Pack::Bars(p) => Raw::Bars(p),
-            Pack::Liquidations(p) => Raw::Liquidations(p),
-        }
+fn count<T>(items: &mut Vec<T>, item: T) -> usize {
+    items.push(item);
+    items.len()
+}
+
+fn price_m(price: Decimal, scale: Scale) -> PriceM {
+    PriceM(mantissa_at(price, scale.price).expect("Invariant: Tick::fits was asked"))
+}
+
+fn qty_m(size: Decimal, scale: Scale) -> QtyM {
+    QtyM(mantissa_at(size, scale.qty).expect("Invariant: Tick::fits was asked"))
+}
+
+/// Of a pack of ticks.
+fn scale_of(pack: &Raw) -> Scale {
+    match pack {
+        Raw::Trades(p) => p.scale,
+        Raw::Quotes(p) => p.scale,
+        Raw::Books(p) => p.scale,
+        Raw::Tickers(p) => p.scale,
+        Raw::Bars(p) => p.scale,
+        Raw::Liquidations(p) => p.scale,
+        Raw::Clock(_) | Raw::Gap(_) | Raw::Link(_) | Raw::Dead(_) => unreachable!("Invariant: a pack of ticks"),
     }
 }
 

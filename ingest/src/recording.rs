@@ -79,13 +79,13 @@ impl Player {
     }
 
     /// Takes the next entry.
-    pub fn take(&mut self, entry: Entry, out: &mut Vec<Raw>) {
+    pub fn take(&mut self, entry: Entry<'_>, out: &mut Vec<Raw>) {
         self.now = self.now.max(entry.recv);
         self.clock(out);
         match entry.what {
-            What::Frame(frame) => self.frame(entry.recv, &entry.symbol, &frame, out),
+            What::Frame(frame) => self.frame(entry.recv, entry.symbol, frame, out),
             What::Event(event) => self.event(entry.recv, *event, None, out),
-            What::Bad { reason, line } => self.packer.dead(entry.recv, &reason, &line, out),
+            What::Bad { reason, line } => self.packer.dead(entry.recv, &reason, line, out),
         }
         self.frames += 1;
         if self.frames >= self.options.frames_per_flush {
@@ -94,7 +94,15 @@ impl Player {
         }
     }
 
+    /// Gives a fact back whose bytes were taken.
+    pub fn reuse(&mut self, fact: Raw) {
+        self.packer.reuse(fact);
+    }
+
     fn clock(&mut self, out: &mut Vec<Raw>) {
+        if self.clock_due.is_some_and(|due| self.now < due) {
+            return;
+        }
         let period = self.options.clock_period_ms * Nanos::PER_MS;
         let boundary = Nanos(self.now.0.div_euclid(period) * period);
         match self.clock_due {
@@ -119,6 +127,10 @@ impl Player {
         let mut events = std::mem::take(&mut self.events);
         venue.decode(market, frame, &mut events);
         for mut event in events.drain(..) {
+            if self.feed.passes(&event) {
+                self.say(recv, &event, out);
+                continue;
+            }
             // A REST book tells no symbol: it is the recording's, or that of the one book that waits for it.
             if let Event::Book(book) = &mut event
                 && book.symbol.is_empty()
@@ -128,7 +140,7 @@ impl Player {
                     self.packer.dead(recv, "an order book without a symbol", frame, out);
                     continue;
                 };
-                book.symbol = known;
+                book.symbol = known.into();
             }
             self.event(recv, event, Some(frame), out);
         }

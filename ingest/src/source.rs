@@ -291,8 +291,13 @@ fn play(job: &Job, name: &str, read: &Arc<AtomicU64>, out: &mpsc::Sender<Chunk>)
     let mut facts: Vec<Raw> = Vec::new();
     let mut begun = false;
     let mut recv = Nanos(0);
-    let send = |recv: Nanos, player: &Player, facts: &mut Vec<Raw>| {
-        let facts = facts.drain(..).map(|fact| (fact.subject(), fact.encode())).collect();
+    let send = |recv: Nanos, player: &mut Player, facts: &mut Vec<Raw>| {
+        let said = facts.drain(..).map(|fact| {
+            let said = (fact.subject(), fact.encode());
+            player.reuse(fact);
+            said
+        });
+        let facts = said.collect();
         let chunk = Chunk { recv, first_event: player.first_event(), facts };
         out.blocking_send(chunk).map_err(|_| anyhow::anyhow!("stopped"))
     };
@@ -307,12 +312,12 @@ fn play(job: &Job, name: &str, read: &Arc<AtomicU64>, out: &mpsc::Sender<Chunk>)
         // A paced recording is handed on flush by flush; the first chunk waits until the first event time is known.
         let flushed = facts.len() > before;
         if player.first_event().is_some() && (facts.len() >= CHUNK_FACTS || (job.speed > 0.0 && flushed)) {
-            send(recv, &player, &mut facts)?;
+            send(recv, &mut player, &mut facts)?;
         }
     }
     ensure!(begun, "the recording is empty");
     player.finish(name, &mut facts);
-    send(recv, &player, &mut facts)
+    send(recv, &mut player, &mut facts)
 }
 
 /// Lets recorded time pass at `speed`, from the first thing that is new.

@@ -73,7 +73,30 @@ pub fn decimal_of(mut mantissa: i128, mut scale: u32) -> Option<Decimal> {
 }
 
 /// The mantissa of `value` at `scale` digits; `None` when digits would be lost or 63 bits do not hold it.
+#[inline]
 pub fn mantissa_at(value: Decimal, scale: u8) -> Option<i64> {
+    // Nearly always: both mantissas are short, and the value has no more digits than the scale.
+    if let Some(factor) = u32::from(scale).checked_sub(value.scale()).and_then(|n| TENS.get(n as usize))
+        && let Ok(mantissa) = i64::try_from(value.mantissa())
+    {
+        return mantissa.checked_mul(*factor);
+    }
+    mantissa_of_any(value, scale)
+}
+
+/// The powers of ten that 63 bits hold.
+const TENS: [i64; 19] = {
+    let mut tens = [1; 19];
+    let mut n = 1;
+    while n < tens.len() {
+        tens[n] = tens[n - 1] * 10;
+        n += 1;
+    }
+    tens
+};
+
+#[cold]
+fn mantissa_of_any(value: Decimal, scale: u8) -> Option<i64> {
     let value = value.normalize();
     let have = value.scale();
     let want = scale as u32;
@@ -86,11 +109,14 @@ pub fn mantissa_at(value: Decimal, scale: u8) -> Option<i64> {
 
 impl Scale {
     /// The narrowest scale that holds both this one and the digits of `price` and `qty`.
+    #[inline]
     pub fn widened(self, price: Decimal, qty: Decimal) -> Self {
-        Self {
-            price: self.price.max(price.normalize().scale() as u8),
-            qty: self.qty.max(qty.normalize().scale() as u8),
-        }
+        // What already has no more digits is not asked for the zeros among them.
+        let wide = |have: u8, value: Decimal| match value.scale() <= u32::from(have) {
+            true => have,
+            false => have.max(value.normalize().scale() as u8),
+        };
+        Self { price: wide(self.price, price), qty: wide(self.qty, qty) }
     }
     pub fn price_m(self, price: Price) -> Option<PriceM> {
         mantissa_at(price.get(), self.price).map(PriceM)
@@ -112,6 +138,20 @@ mod tests {
             let scale = s as u8 + wider;
             let mantissa = mantissa_at(value, scale).unwrap();
             prop_assert_eq!(decimal_of(mantissa as i128, scale as u32).unwrap(), value.normalize());
+        }
+
+        #[test]
+        fn the_short_way_to_a_mantissa_finds_what_the_long_way_finds(
+            m in prop_oneof![any::<i128>(), any::<i64>().prop_map(i128::from), -1000i128..1000],
+            zeros in 0u32..6, s in 0u32..=28, scale in 0u8..=28,
+        ) {
+            let value = Decimal::try_from_i128_with_scale(m.wrapping_mul(10i128.pow(zeros)), s);
+            prop_assume!(value.is_ok());
+            let value = value.unwrap();
+            prop_assert_eq!(mantissa_at(value, scale), mantissa_of_any(value, scale));
+            let start = Scale { price: scale, qty: 3 };
+            let digits = value.normalize().scale() as u8;
+            prop_assert_eq!(start.widened(value, value), Scale { price: scale.max(digits), qty: digits.max(3) });
         }
 
         #[test]

@@ -9,6 +9,7 @@ pub mod subject;
 pub mod timeframe;
 pub mod instrument;
 pub mod wire;
+mod columns;
 pub mod core;
 pub mod config;
 pub mod fixtures;

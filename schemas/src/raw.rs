@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::columns::Map;
 use crate::fixed::{PriceM, QtyM, Scale};
 use crate::num::{Nanos, Notional, Price, Qty, Side};
 use crate::subject;
@@ -53,12 +54,24 @@ impl Trades {
     pub fn new(p: u32, venue: &str, symbol: &str, scale: Scale) -> Self {
         Self { p, venue: venue.to_owned(), symbol: symbol.to_owned(), scale, ..Self::default() }
     }
+    /// An empty pack in the room of this one: what was allocated is used again.
+    pub fn renew(&mut self, p: u32, venue: &str, symbol: &str, scale: Scale) {
+        (self.p, self.scale) = (p, scale);
+        venue.clone_into(&mut self.venue);
+        symbol.clone_into(&mut self.symbol);
+        for column in [&mut self.ts_ns, &mut self.recv_ns, &mut self.price, &mut self.size] {
+            column.clear();
+        }
+        self.id.clear();
+        self.side.clear();
+    }
     pub fn len(&self) -> usize {
         self.ts_ns.len()
     }
     pub fn is_empty(&self) -> bool {
         self.ts_ns.is_empty()
     }
+    #[inline]
     pub fn push(&mut self, t: Trade) {
         self.ts_ns.push(t.ts.0);
         self.recv_ns.push(t.recv.0);
@@ -100,6 +113,15 @@ impl Fact for Trades {
     fn subject(&self) -> String {
         subject::raw(self.p, &self.venue, Self::KIND, &self.symbol)
     }
+    fn encode(&self) -> Vec<u8> {
+        let text = self.venue.len() + self.symbol.len() + self.side.len();
+        let ints = [&self.ts_ns, &self.recv_ns, &self.price, &self.size].map(Vec::len).iter().sum::<usize>();
+        let mut map = Map::new(11, text, ints + self.id.len());
+        map.version().text("venue", &self.venue).text("symbol", &self.symbol).scale(self.scale).uint("p", self.p);
+        map.ints("ts_ns", &self.ts_ns).ints("recv_ns", &self.recv_ns).uints("id", &self.id);
+        map.ints("price", &self.price).ints("size", &self.size).text("side", &self.side);
+        map.done()
+    }
 }
 
 /// The best bid and ask at one instant. `None`: that side of the book is empty.
@@ -131,6 +153,17 @@ pub struct Quotes {
 impl Quotes {
     pub fn new(p: u32, venue: &str, symbol: &str, scale: Scale) -> Self {
         Self { p, venue: venue.to_owned(), symbol: symbol.to_owned(), scale, ..Self::default() }
+    }
+    /// See [`Trades::renew`].
+    pub fn renew(&mut self, p: u32, venue: &str, symbol: &str, scale: Scale) {
+        (self.p, self.scale) = (p, scale);
+        venue.clone_into(&mut self.venue);
+        symbol.clone_into(&mut self.symbol);
+        for column in [&mut self.ts_ns, &mut self.recv_ns, &mut self.bid_size, &mut self.ask_size] {
+            column.clear();
+        }
+        self.bid.clear();
+        self.ask.clear();
     }
     pub fn len(&self) -> usize {
         self.ts_ns.len()
@@ -169,6 +202,16 @@ impl Fact for Quotes {
     const KIND: &'static str = "quote";
     fn subject(&self) -> String {
         subject::raw(self.p, &self.venue, Self::KIND, &self.symbol)
+    }
+    fn encode(&self) -> Vec<u8> {
+        let ints = [self.ts_ns.len(), self.recv_ns.len(), self.bid_size.len(), self.ask_size.len()];
+        let ints = ints.iter().sum::<usize>() + self.bid.len() + self.ask.len();
+        let mut map = Map::new(11, self.venue.len() + self.symbol.len(), ints);
+        map.version().text("venue", &self.venue).text("symbol", &self.symbol).scale(self.scale).uint("p", self.p);
+        map.ints("ts_ns", &self.ts_ns).ints("recv_ns", &self.recv_ns);
+        map.maybe_ints("bid", &self.bid).ints("bid_size", &self.bid_size);
+        map.maybe_ints("ask", &self.ask).ints("ask_size", &self.ask_size);
+        map.done()
     }
 }
 
@@ -475,6 +518,53 @@ mod tests {
             let Some(Raw::Trades(back)) = Raw::hear(&pack.subject(), &pack.encode()).unwrap() else { panic!("not trades") };
             prop_assert_eq!(back.iter().collect::<Vec<_>>(), trades);
         }
+    }
+
+    fn number() -> impl Strategy<Value = i64> {
+        prop_oneof![any::<i64>(), any::<i32>().prop_map(i64::from), -300i64..300, Just(i64::MIN), Just(i64::MAX)]
+    }
+
+    proptest! {
+        // Serde's way is what earlier versions stored.
+        #[test]
+        fn columns_are_written_as_serde_writes_them(
+            columns in (prop::collection::vec(number(), 0..300), prop::collection::vec(number(), 0..40)),
+            names in ("\\PC{0,300}", "[a-z]{0,40}", "[bs]{0,300}"),
+            (p, price, qty) in any::<(u32, u8, u8)>(),
+        ) {
+            let (many, few) = columns;
+            let scale = Scale { price, qty };
+            let trades = Trades {
+                id: many.iter().map(|v| *v as u64).collect(),
+                ts_ns: many.clone(),
+                price: few.clone(),
+                size: many.clone(),
+                side: names.2,
+                ..Trades::new(p, &names.1, &names.0, scale)
+            };
+            prop_assert_eq!(trades.encode(), crate::wire::encode(&trades));
+            let maybe = |list: &[i64]| list.iter().map(|v| (v % 3 != 0).then_some(*v)).collect();
+            let quotes = Quotes {
+                ts_ns: few.clone(),
+                bid: maybe(&many),
+                ask: maybe(&few),
+                ask_size: many,
+                ..Quotes::new(p, &names.0, &names.1, scale)
+            };
+            prop_assert_eq!(quotes.encode(), crate::wire::encode(&quotes));
+        }
+    }
+
+    #[test]
+    fn a_renewed_pack_is_like_a_new_one() {
+        let mut trades = Trades::new(7, "binance", "BTCUSDT", Scale { price: 2, qty: 5 });
+        trades.push(Trade { ts: Nanos(1), recv: Nanos(1), id: 1, price: PriceM(1), size: QtyM(1), side: Side::Buy });
+        trades.renew(1, "deribit", "X", Scale::default());
+        assert_eq!(trades, Trades::new(1, "deribit", "X", Scale::default()));
+        let mut quotes = Quotes::new(7, "binance", "BTCUSDT", Scale { price: 2, qty: 5 });
+        quotes.push(Quote { ts: Nanos(1), recv: Nanos(1), bid: Some((PriceM(1), QtyM(1))), ask: None });
+        quotes.renew(1, "deribit", "X", Scale::default());
+        assert_eq!(quotes, Quotes::new(1, "deribit", "X", Scale::default()));
     }
 
     #[test]

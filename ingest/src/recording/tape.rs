@@ -11,7 +11,7 @@ use schemas::instrument::SizeUnit;
 use schemas::{Nanos, Side};
 
 use crate::event::{Bbo, Event, Trade};
-use crate::text::decimal;
+use crate::text::{decimal, leading_number};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
@@ -21,23 +21,36 @@ pub enum Form {
 
 /// One line of a recording.
 #[derive(Debug, PartialEq)]
-pub struct Entry {
+pub struct Entry<'a> {
     /// When it was recorded; the trade time where a file does not say.
     pub recv: Nanos,
     /// As the file was named with; may be empty for raw recordings.
-    pub symbol: String,
-    pub what: What,
+    pub symbol: &'a str,
+    pub what: What<'a>,
 }
 
 #[derive(Debug, PartialEq)]
-pub enum What {
-    Frame(String),
+pub enum What<'a> {
+    Frame(&'a str),
     Event(Box<Event>),
     /// The line is not of the form.
     Bad {
         reason: String,
-        line: String,
+        line: &'a str,
     },
+}
+
+/// What was read of a track's line and not given out yet.
+struct Next {
+    recv: Nanos,
+    what: Kept,
+}
+
+enum Kept {
+    /// The line from here on.
+    Frame(usize),
+    Event(Box<Event>),
+    Bad(String),
 }
 
 /// The files of one symbol, one behind the other.
@@ -52,7 +65,9 @@ struct Track<R> {
     last_id: Option<u64>,
     /// The source counts its trades; otherwise the row number is the id.
     has_ids: Option<bool>,
-    next: Option<Entry>,
+    /// The line that was read last, without what is blank around it.
+    line: String,
+    next: Option<Next>,
 }
 
 /// All files of a recording.
@@ -60,7 +75,6 @@ pub struct Tape<R> {
     form: Form,
     line_bytes_max: usize,
     tracks: Vec<Track<R>>,
-    line: Vec<u8>,
 }
 
 impl<R: BufRead> Tape<R> {
@@ -78,90 +92,109 @@ impl<R: BufRead> Tape<R> {
                     last_recv: Nanos(i64::MIN),
                     last_id: None,
                     has_ids: None,
+                    line: String::new(),
                     next: None,
                 }),
             }
         }
-        Self { form, line_bytes_max, tracks, line: Vec::new() }
+        Self { form, line_bytes_max, tracks }
     }
 
     /// The entry with the earliest time; of equal ones that of the track named first. `None` at the end.
-    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry<'_>>> {
         let mut best: Option<(Nanos, usize)> = None;
         for at in 0..self.tracks.len() {
             if self.tracks[at].next.is_none() {
-                self.tracks[at].next = self.read(at)?;
+                self.tracks[at].next = self.tracks[at].read(self.form, self.line_bytes_max)?;
             }
-            if let Some(entry) = &self.tracks[at].next
-                && best.is_none_or(|(recv, _)| entry.recv < recv)
+            if let Some(next) = &self.tracks[at].next
+                && best.is_none_or(|(recv, _)| next.recv < recv)
             {
-                best = Some((entry.recv, at));
+                best = Some((next.recv, at));
             }
         }
-        Ok(best.and_then(|(_, at)| self.tracks[at].next.take()))
+        let Some((recv, at)) = best else { return Ok(None) };
+        let Track { symbol, line, next, .. } = &mut self.tracks[at];
+        Ok(next.take().map(|next| {
+            let what = match next.what {
+                Kept::Frame(begin) => What::Frame(&line[begin..]),
+                Kept::Event(event) => What::Event(event),
+                Kept::Bad(reason) => What::Bad { reason, line },
+            };
+            Entry { recv, symbol, what }
+        }))
     }
+}
 
-    fn read(&mut self, at: usize) -> io::Result<Option<Entry>> {
-        let track = &mut self.tracks[at];
+impl<R: BufRead> Track<R> {
+    fn read(&mut self, form: Form, line_bytes_max: usize) -> io::Result<Option<Next>> {
         loop {
-            let Some(file) = track.files.front_mut() else { return Ok(None) };
-            self.line.clear();
-            let limit = self.line_bytes_max as u64 + 1;
-            let n = file.take(limit).read_until(b'\n', &mut self.line)?;
+            let Some(file) = self.files.front_mut() else { return Ok(None) };
+            let mut bytes = std::mem::take(&mut self.line).into_bytes();
+            bytes.clear();
+            let limit = line_bytes_max as u64 + 1;
+            let n = file.take(limit).read_until(b'\n', &mut bytes)?;
             if n == 0 {
-                track.files.pop_front();
-                track.columns = None;
+                self.files.pop_front();
+                self.columns = None;
                 continue;
             }
             if n as u64 == limit {
-                let why = format!("line {} is longer than line_bytes_max = {}", track.rows + 1, self.line_bytes_max);
+                let why = format!("line {} is longer than line_bytes_max = {line_bytes_max}", self.rows + 1);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, why));
             }
-            let line = String::from_utf8_lossy(&self.line);
-            let line = line.trim();
+            let mut text =
+                String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+            text.truncate(text.trim_end().len());
+            if text.starts_with(char::is_whitespace) {
+                text = text.trim_start().to_owned();
+            }
+            self.line = text;
+            let line = self.line.as_str();
             if line.is_empty() {
                 continue;
             }
-            let read = match self.form {
-                Form::Raw => raw_line(line, track.last_recv),
-                Form::Csv => match &track.columns {
+            let (recv, what) = match form {
+                Form::Raw => raw_line(line, self.last_recv),
+                Form::Csv => match &self.columns {
                     None => {
                         let columns =
                             Columns::of(line).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
-                        track.columns = Some(columns);
+                        self.columns = Some(columns);
                         continue;
                     }
                     Some(columns) => {
                         let row = Row {
-                            symbol: &track.symbol,
-                            number: track.rows,
-                            has_ids: &mut track.has_ids,
-                            last_id: &mut track.last_id,
+                            symbol: &self.symbol,
+                            number: self.rows,
+                            has_ids: &mut self.has_ids,
+                            last_id: &mut self.last_id,
                         };
                         match columns.read(line, row) {
-                            Ok(Some(read)) => read,
+                            Ok(Some((recv, event))) => (recv, Kept::Event(Box::new(event))),
                             Ok(None) => continue,
-                            Err(reason) => (track.last_recv, What::Bad { reason, line: line.to_owned() }),
+                            Err(reason) => (self.last_recv, Kept::Bad(reason)),
                         }
                     }
                 },
             };
-            track.rows += 1;
-            let (recv, what) = read;
-            track.last_recv = track.last_recv.max(recv);
-            return Ok(Some(Entry { recv: track.last_recv, symbol: track.symbol.clone(), what }));
+            self.rows += 1;
+            self.last_recv = self.last_recv.max(recv);
+            return Ok(Some(Next { recv: self.last_recv, what }));
         }
     }
 }
 
 /// A line without a time stands at the time of the line before.
-fn raw_line(line: &str, last: Nanos) -> (Nanos, What) {
+fn raw_line(line: &str, last: Nanos) -> (Nanos, Kept) {
+    if let Some((recv, [b' ', frame @ ..])) = leading_number(line.as_bytes())
+        && let (Ok(recv), [b'{' | b'[', ..]) = (i64::try_from(recv), frame)
+    {
+        return (Nanos(recv), Kept::Frame(line.len() - frame.len()));
+    }
     match line.split_once(' ').map(|(recv, frame)| (recv.parse::<i64>(), frame)) {
-        Some((Ok(recv), frame)) => (Nanos(recv), What::Frame(frame.trim_start().to_owned())),
-        _ => {
-            let reason = "the line does not begin with a receive time in ns".to_owned();
-            (last.max(Nanos(0)), What::Bad { reason, line: line.to_owned() })
-        }
+        Some((Ok(recv), frame)) => (Nanos(recv), Kept::Frame(line.len() - frame.trim_start().len())),
+        _ => (last.max(Nanos(0)), Kept::Bad("the line does not begin with a receive time in ns".to_owned())),
     }
 }
 
@@ -209,7 +242,7 @@ impl Columns {
     }
 
     /// `None`: a copy of a trade that was read before.
-    fn read(&self, line: &str, row: Row) -> Result<Option<(Nanos, What)>, String> {
+    fn read(&self, line: &str, row: Row) -> Result<Option<(Nanos, Event)>, String> {
         let cells: Vec<&str> = line.split(',').map(str::trim).collect();
         let cell = |at: usize| cells.get(at).copied().ok_or_else(|| format!("{} columns", cells.len()));
         let number = |at: usize| cell(at)?.parse::<i64>().map_err(|_| format!("`{}` is not a number", cells[at]));
@@ -234,7 +267,7 @@ impl Columns {
                     (false, None) => row.number + 1,
                 };
                 let trade = Trade {
-                    symbol: row.symbol.to_owned(),
+                    symbol: row.symbol.into(),
                     id,
                     venue_id: None,
                     price: amount(price)?,
@@ -250,7 +283,7 @@ impl Columns {
                     return Ok(None);
                 }
                 *row.last_id = Some(id);
-                Ok(Some((recv, What::Event(Box::new(Event::Trade(trade))))))
+                Ok(Some((recv, Event::Trade(trade))))
             }
             Self::Quotes { recv, bid, bid_qty, ask, ask_qty } => {
                 let side = |price: usize, size: usize| -> Result<_, String> {
@@ -258,14 +291,14 @@ impl Columns {
                 };
                 let recv = Nanos(number(recv)?);
                 let bbo = Bbo {
-                    symbol: row.symbol.to_owned(),
+                    symbol: row.symbol.into(),
                     bid: side(bid, bid_qty)?,
                     ask: side(ask, ask_qty)?,
                     seq: None,
                     ts: None,
                     event_ts: None,
                 };
-                Ok(Some((recv, What::Event(Box::new(Event::Bbo(bbo))))))
+                Ok(Some((recv, Event::Bbo(bbo))))
             }
         }
     }

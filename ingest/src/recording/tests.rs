@@ -1,6 +1,7 @@
 use std::io::BufReader;
 
 use schemas::raw::Raw;
+use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::config::Config;
@@ -97,6 +98,32 @@ fn the_same_recording_gives_the_same_bytes() {
     let bytes = |facts: Vec<Raw>| facts.iter().map(|f| (f.subject(), f.encode())).collect::<Vec<_>>();
     let once = bytes(play(Form::Raw, vec![("BTCUSD_PERP", raw.clone())], options(64)));
     assert!(once == bytes(play(Form::Raw, vec![("BTCUSD_PERP", raw)], options(64))));
+}
+
+/// Stored streams are compared with what is played again: these sums were written by the first version and never change.
+#[test]
+fn recordings_give_the_bytes_that_earlier_versions_stored() {
+    let Some(root) = schemas::fixtures::root() else { return };
+    let sum = |form: Form, symbol: &str, path: &str, flush: usize| {
+        let mut hash = Sha256::new();
+        for fact in play(form, vec![(symbol, gz(root.join("data").join(path)))], options(flush)) {
+            let (subject, payload) = (fact.subject(), fact.encode());
+            hash.update((subject.len() as u32).to_be_bytes());
+            hash.update(subject);
+            hash.update((payload.len() as u32).to_be_bytes());
+            hash.update(payload);
+        }
+        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let sums = [
+        sum(Form::Raw, "BTCUSDT", "ws_raw/binance_spot_BTCUSDT_part1.gz", 64),
+        sum(Form::Raw, "", "ws_raw/binance_usdm_BTCUSDT_part1.gz", 300),
+        sum(Form::Raw, "BTCUSD_PERP", "ws_raw/binance_coinm_BTCUSD_PERP_part1.gz", 7),
+        sum(Form::Csv, "BTCUSDT", "ticks/binance_spot_BTCUSDT_2024-08-08T2354.trades.csv.gz", 64),
+        sum(Form::Csv, "ETHUSDT", "ticks/binance_spot_ETHUSDT_2025-03-25T2307.l1.csv.gz", 1000),
+    ];
+    let stored = ["73939f1ba4939b1a", "573092f16287f2c4", "e0ac297ca09ba065", "fa73d25641545adb", "368a7ac67cc3a091"];
+    assert_eq!(sums, stored);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::session::{Plan, Session};
 
 mod decode;
 mod rest;
+mod scan;
 mod session;
 mod user;
 

@@ -318,6 +318,7 @@ pub fn decode(report: &mut Report) -> anyhow::Result<()> {
             }
             for fact in facts.drain(..) {
                 bytes += black_box(fact.encode()).len();
+                packer.reuse(fact);
             }
         }
         ensure!(bytes > N, "no bytes");

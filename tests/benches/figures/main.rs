@@ -4,6 +4,7 @@
 //! `--json` prints one JSON document. Build the stage programs first (`make bench` does): some parts run processes.
 
 mod bus;
+mod flood;
 mod library;
 mod market;
 mod method;
@@ -23,6 +24,7 @@ const PARTS: &[(&str, Part)] = &[
     ("reader", bus::reader),
     ("aggregate", bus::aggregate),
     ("ingest", pipeline::ingest),
+    ("flood", flood::flood),
     ("latency", pipeline::latency),
     ("catchup", pipeline::catch_up),
     ("kill", pipeline::kill_switch),

@@ -26,7 +26,7 @@ pub fn took(others: &[u32], work: impl FnOnce() -> anyhow::Result<()>) -> anyhow
 }
 
 /// User and system time of a process so far; 0 when it is gone. Linux counts in hundredths of a second.
-fn cpu_seconds(process: &str) -> f64 {
+pub fn cpu_seconds(process: &str) -> f64 {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{process}/stat")) else { return 0.0 };
     // Fields 14 and 15; the second is the name in brackets and may hold spaces.
     let Some((_, rest)) = stat.rsplit_once(')') else { return 0.0 };

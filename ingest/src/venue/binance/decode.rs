@@ -1,6 +1,6 @@
 //! Binance market data frames, bare or wrapped (`{"stream":...,"data":...}`).
 //!
-//! The commonest frames are told apart by their first bytes, so that a trade costs one pass over its text:
+//! The commonest frames are told apart by their first bytes, so that a trade costs one pass over its text (`scan.rs`):
 //! `{"e":"trade","E":1672515782136,"s":"BNBBTC","t":12345,"p":"0.001","q":"100","T":1672515782136,"m":true}`
 //! <https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams>
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::{Kind, user};
+use super::{Kind, scan, user};
 use crate::event::{Bar, Bbo, Book, Control, Event, Liquidation, Mark, Ticker, Trade};
 use crate::text::{MaybeQuoted, Quoted, instant};
 
@@ -81,6 +81,10 @@ fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<&'de RawValu
 }
 
 fn payload(kind: Kind, stream: Option<&str>, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
+    if let Some(row) = scan::row(data) {
+        out.push(row_event(kind, row));
+        return Ok(());
+    }
     if let Some(name) = event_fast(data) {
         return event(kind, stream, name, data, out);
     }
@@ -177,7 +181,24 @@ fn unit(kind: Kind) -> SizeUnit {
     }
 }
 
-fn trade(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
+/// A trade that was read in one pass.
+pub(super) fn row_event(kind: Kind, row: scan::Row<'_>) -> Event {
+    Event::Trade(Trade {
+        symbol: row.symbol.into(),
+        id: row.id,
+        venue_id: None,
+        price: row.price,
+        size: row.size,
+        unit: unit(kind),
+        side: aggressor(row.buyer_is_maker),
+        ts: instant(row.time),
+        event_ts: Some(instant(row.event_time)),
+        aggregate: row.aggregate,
+        extra: None,
+    })
+}
+
+pub(super) fn trade(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Msg<'a> {
         #[serde(rename = "E")]
@@ -199,13 +220,13 @@ fn trade(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         // Book-keeping rows of the futures tape, not trades between two.
         Some(other @ ("INSURANCE_FUND" | "ADL" | "NA" | "LIQUIDATION")) => {
             let reason = format!("trade type {other}");
-            out.push(Event::Ignored { reason, trade: Some((m.s.into_owned(), m.t)) });
+            out.push(Event::Ignored { reason, trade: Some((m.s.into(), m.t)) });
             return Ok(());
         }
         Some(other) => return Err(format!("trade {} has type `{other}`", m.t)),
     }
     out.push(Event::Trade(Trade {
-        symbol: m.s.into_owned(),
+        symbol: m.s.into(),
         id: m.t,
         venue_id: None,
         price: m.p.0,
@@ -220,7 +241,7 @@ fn trade(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     Ok(())
 }
 
-fn aggregate_trade(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
+pub(super) fn aggregate_trade(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Msg<'a> {
         #[serde(rename = "E")]
@@ -238,7 +259,7 @@ fn aggregate_trade(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), S
     }
     let m: Msg = parse(data)?;
     out.push(Event::Trade(Trade {
-        symbol: m.s.into_owned(),
+        symbol: m.s.into(),
         id: m.a,
         venue_id: None,
         price: m.p.0,
@@ -283,7 +304,7 @@ fn depth(stream: Option<&str>, data: &str, out: &mut Vec<Event>) -> Result<(), S
     let m: Msg = parse(data)?;
     let partial = is_partial(stream);
     out.push(Event::Book(Book {
-        symbol: m.s.into_owned(),
+        symbol: m.s.into(),
         action: if partial { BookAction::Snapshot } else { BookAction::Update },
         partial,
         seq_first: Some(m.first),
@@ -314,7 +335,7 @@ fn whole_book(stream: Option<&str>, data: &str, out: &mut Vec<Event>) -> Result<
     let m: Msg = parse(data)?;
     let of_stream = stream.and_then(|s| s.split('@').next()).map(str::to_uppercase);
     out.push(Event::Book(Book {
-        symbol: m.symbol.or(of_stream).unwrap_or_default(),
+        symbol: m.symbol.or(of_stream).unwrap_or_default().into(),
         action: BookAction::Snapshot,
         partial: stream.is_some(),
         seq_first: None,
@@ -349,7 +370,7 @@ fn book_ticker(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     // The venue writes an empty side as price and size zero.
     let side = |price: Quoted, size: Quoted| (!price.0.is_zero()).then_some((price.0, size.0));
     out.push(Event::Bbo(Bbo {
-        symbol: m.s.into_owned(),
+        symbol: m.s.into(),
         bid: side(m.b, m.bid_size),
         ask: side(m.a, m.ask_size),
         seq: Some(m.u),
@@ -391,7 +412,7 @@ fn kline(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     let m: Msg = parse(data)?;
     let symbol = m.s.or(m.ps).ok_or("kline without a symbol")?;
     out.push(Event::Bar(Box::new(Bar {
-        symbol: symbol.into_owned(),
+        symbol: symbol.into(),
         interval: m.k.i.into_owned(),
         open_ts: instant(m.k.t),
         close_ts: Some(instant(m.k.close_time)),
@@ -430,7 +451,7 @@ fn ticker(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     }
     let m: Msg = parse(data)?;
     out.push(Event::Ticker(Box::new(Ticker {
-        symbol: m.s.into_owned(),
+        symbol: m.s.into(),
         ts: instant(m.event_time),
         last: Some(m.c.0),
         open_24h: Some(m.o.0),
@@ -464,7 +485,7 @@ fn mark_price(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     }
     let m: Msg = parse(data)?;
     out.push(Event::Mark(Mark {
-        symbol: m.s.into_owned(),
+        symbol: m.s.into(),
         mark: m.p.0,
         index: m.i.0,
         funding_rate: m.r.0,
@@ -506,7 +527,7 @@ fn force_order(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     let m: Msg = parse(data)?;
     out.push(Event::Liquidation(Box::new(Liquidation {
         side: side(&m.o.side)?,
-        symbol: m.o.s,
+        symbol: m.o.s.into(),
         price: m.o.p.0,
         avg_price: m.o.ap.0,
         size: m.o.q.0,

@@ -59,7 +59,7 @@ pub fn trades(kind: Kind, aggregates: bool, symbol: &str, body: &str) -> Result<
         m: bool,
     }
     let row = |id, price: Quoted, size: Quoted, time, buyer_is_maker, aggregate| Trade {
-        symbol: symbol.to_owned(),
+        symbol: symbol.into(),
         id,
         venue_id: None,
         price: price.0,

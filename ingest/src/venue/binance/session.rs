@@ -341,7 +341,7 @@ fn snapshot(kind: Kind, symbol: &str, body: &str) -> Result<Event, String> {
     decode::decode(kind, body, &mut events);
     match events.pop() {
         Some(Event::Book(mut book)) if events.is_empty() => {
-            book.symbol = symbol.to_owned();
+            book.symbol = symbol.into();
             Ok(Event::Book(book))
         }
         other => Err(format!("not an order book: {other:?}")),

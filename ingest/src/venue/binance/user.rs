@@ -102,7 +102,7 @@ fn order(m: Order, out: &mut Vec<Event>) -> Result<(), String> {
     };
     let ts = instant(m.time);
     out.push(Event::Order(Box::new(OrderUpdate {
-        symbol: m.s.clone(),
+        symbol: m.s.as_str().into(),
         client_order_id,
         venue_order_id: m.i.to_string(),
         side,
@@ -119,7 +119,7 @@ fn order(m: Order, out: &mut Vec<Event>) -> Result<(), String> {
     })));
     if filled {
         out.push(Event::Fill(Box::new(Fill {
-            symbol: m.s,
+            symbol: m.s.into(),
             venue_order_id: m.i.to_string(),
             trade_id: m.t.to_string(),
             side,

@@ -137,13 +137,15 @@ pub fn size_unit(instrument: &str) -> SizeUnit {
 #[derive(Deserialize)]
 pub(super) struct TradeRow<'a> {
     pub trade_seq: u64,
-    trade_id: String,
+    #[serde(borrow)]
+    trade_id: Cow<'a, str>,
     timestamp: i64,
     price: Bare,
     amount: Bare,
     #[serde(borrow)]
     direction: Cow<'a, str>,
-    instrument_name: String,
+    #[serde(borrow)]
+    instrument_name: Cow<'a, str>,
     mark_price: Option<Bare>,
     index_price: Option<Bare>,
     iv: Option<Bare>,
@@ -160,9 +162,9 @@ impl TradeRow<'_> {
         };
         Ok(Event::Trade(Trade {
             unit: size_unit(&self.instrument_name),
-            symbol: self.instrument_name,
+            symbol: self.instrument_name.into(),
             id: self.trade_seq,
-            venue_id: Some(self.trade_id),
+            venue_id: Some(self.trade_id.into()),
             price: self.price.0,
             size: self.amount.0,
             side,
@@ -208,7 +210,7 @@ fn grouped_book(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     let m: Msg = parse(data)?;
     let levels = |rows: Vec<(Bare, Bare)>| rows.into_iter().map(|(p, q)| (p.0, q.0)).collect();
     out.push(Event::Book(Book {
-        symbol: m.instrument_name,
+        symbol: m.instrument_name.into(),
         action: BookAction::Snapshot,
         partial: true,
         seq_first: None,
@@ -256,7 +258,7 @@ fn change_book(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         None => BookAction::Snapshot,
     };
     out.push(Event::Book(Book {
-        symbol: m.instrument_name,
+        symbol: m.instrument_name.into(),
         action,
         partial: false,
         seq_first: None,
@@ -310,7 +312,7 @@ fn ticker(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     }
     let m: Msg = parse(data)?;
     out.push(Event::Ticker(Box::new(Ticker {
-        symbol: m.instrument_name,
+        symbol: m.instrument_name.into(),
         ts: instant(m.timestamp),
         last: value(m.last_price),
         bid: value(m.best_bid_price),
@@ -356,7 +358,7 @@ fn quote(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         _ => None,
     };
     out.push(Event::Bbo(Bbo {
-        symbol: m.instrument_name,
+        symbol: m.instrument_name.into(),
         bid: side(m.best_bid_price, m.best_bid_amount),
         ask: side(m.best_ask_price, m.best_ask_amount),
         seq: None,
@@ -383,7 +385,7 @@ fn chart(channel: &str, data: &str, out: &mut Vec<Event>) -> Result<(), String> 
     };
     let m: Msg = parse(data)?;
     out.push(Event::Bar(Box::new(Bar {
-        symbol: symbol.to_owned(),
+        symbol: symbol.into(),
         interval: interval.to_owned(),
         open_ts: instant(m.tick),
         close_ts: None,
@@ -408,6 +410,6 @@ fn price_index(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         index_name: String,
     }
     let m: Msg = parse(data)?;
-    out.push(Event::Index { symbol: m.index_name, price: m.price.0, ts: instant(m.timestamp) });
+    out.push(Event::Index { symbol: m.index_name.into(), price: m.price.0, ts: instant(m.timestamp) });
     Ok(())
 }
