@@ -81,7 +81,7 @@ fn a_long_series_keeps_its_end_and_its_largest_drawdown() {
 fn a_run_over_several_markets_tells_its_candles_and_gaps() {
     use schemas::market::{Candle, ClosedBy};
     use schemas::raw::{Gap, Raw};
-    use schemas::{Cause, Fact, Version};
+    use schemas::{Cause, Version};
     let price = Price::new(Decimal::from(100));
     let candle = |symbol: &str, tf: &str, open_ns: i64, complete: bool| Candle {
         v: Version,
