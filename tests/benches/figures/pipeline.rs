@@ -155,15 +155,20 @@ fn recorded(report: &mut Report, what: &str, every_ns: i64) -> anyhow::Result<()
 /// strategy and risk as processes, five JetStream hops (RAW, AGG, SIG, DESK, RISK). Beside it one hop of the same
 /// server in the same run.
 pub fn latency(report: &mut Report) -> anyhow::Result<()> {
-    runtime()?.block_on(latency_at(report, 5000))
+    let rt = runtime()?;
+    // A bar a tick is the most that this rate can ask for: a candle, an indicator and an opinion with every tick.
+    for bar in ["tick-1", "tick-20"] {
+        rt.block_on(latency_at(report, 5000, bar))?;
+    }
+    Ok(())
 }
 
-async fn latency_at(report: &mut Report, rate_hz: u64) -> anyhow::Result<()> {
-    const SECONDS: u64 = 20;
+async fn latency_at(report: &mut Report, rate_hz: u64, bar: &str) -> anyhow::Result<()> {
+    const SECONDS: u64 = 15;
     let server = Server::start().await?;
     let bus = layout(&server, true).await?;
     let config = server.dir().join("tapeline.toml");
-    std::fs::write(&config, CONFIG)?;
+    std::fs::write(&config, config_of(bar))?;
     let names = ["executor", "risk", "strategy", "aggregate"];
     let stages = Stages::start(&server, &config, &names)?;
     idle(&bus, &names).await?;
@@ -210,7 +215,7 @@ async fn latency_at(report: &mut Report, rate_hz: u64) -> anyhow::Result<()> {
     for (name, q, aim) in [("p50", 0.5, 0.8), ("p99", 0.99, 5.0)] {
         report.value(
             "Pipeline",
-            format!("tick to order, {name} of {} orders at {rate_hz} ticks/s", orders.len()),
+            format!("tick to order, {name} of {} orders at {rate_hz} ticks/s, {bar} bars", orders.len()),
             quantile(&orders, q),
             "ms",
             Some((&format!("one JetStream hop, {name}"), quantile(&hops, q))),
@@ -218,7 +223,14 @@ async fn latency_at(report: &mut Report, rate_hz: u64) -> anyhow::Result<()> {
         );
     }
     let busy = load.cpu_s / load.wall_s;
-    report.value("Pipeline", format!("cores busy at {rate_hz} ticks/s, all processes"), busy, "cores", None, None);
+    report.value(
+        "Pipeline",
+        format!("cores busy at {rate_hz} ticks/s, {bar} bars, all processes"),
+        busy,
+        "cores",
+        None,
+        None,
+    );
     Ok(())
 }
 
@@ -310,7 +322,8 @@ pub fn kill_switch(report: &mut Report) -> anyhow::Result<()> {
         let server = Server::start().await?;
         let bus = layout(&server, true).await?;
         let config = server.dir().join("tapeline.toml");
-        std::fs::write(&config, CONFIG)?;
+        // A candle a tick would be a flood of a million candles as well, in every stage behind.
+        std::fs::write(&config, config_of("tick-100"))?;
         let names = ["executor", "risk", "strategy", "aggregate"];
         let _stages = Stages::start(&server, &config, &names)?;
         idle(&bus, &names).await?;
@@ -457,6 +470,11 @@ async fn kills(bus: &Bus, count: usize, over: Option<&CancellationToken>) -> any
         }
     }
     Ok(halts)
+}
+
+/// The pipeline with an opinion that turns often, on these bars.
+fn config_of(bar: &str) -> String {
+    CONFIG.replace("tick-1", bar)
 }
 
 const CONFIG: &str = r#"
