@@ -15,6 +15,7 @@ pub mod arena;
 pub mod compare;
 
 pub mod chaos;
+pub mod command;
 pub mod soak;
 
 use std::future::Future;
@@ -118,6 +119,11 @@ impl Server {
     /// Where the streams are stored.
     pub fn store(&self) -> PathBuf {
         self.dir.path().join("store")
+    }
+    /// Where its monitoring answers: `http://127.0.0.1:<port>`. A server without users has none.
+    pub fn monitor(&self) -> anyhow::Result<String> {
+        let ports = ports_in(&self.dir.path().join("ports")).context("no ports file")?;
+        Ok(ports["monitoring"][0].as_str().context("no monitoring port")?.to_owned())
     }
     /// The password of a user of `nats/conf/server.conf`.
     pub fn password(user: &str) -> String {
@@ -267,10 +273,13 @@ fn binary() -> anyhow::Result<PathBuf> {
 
 /// The client port in nats-server's ports file, once it is written.
 fn port_in(ports: &Path) -> Option<u16> {
+    ports_in(ports)?["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()
+}
+
+fn ports_in(ports: &Path) -> Option<serde_json::Value> {
     let file = std::fs::read_dir(ports).ok()?.flatten().find(|f| f.path().extension().is_some_and(|e| e == "ports"))?;
     let text = std::fs::read_to_string(file.path()).ok()?;
-    let json: serde_json::Value = serde_json::from_str(&text).ok()?;
-    json["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()
+    serde_json::from_str(&text).ok()
 }
 
 /// The INFO line that a server sends to whoever connects.

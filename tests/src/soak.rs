@@ -1,4 +1,16 @@
 //! Accelerated input for a long time, while memory and files are measured: do they stay flat?
+//!
+//! The slope is Theil and Sen's over the second half: the run is cut into sixty equal parts, each is its mean, and of the
+//! last thirty the median of the slopes of all pairs counts. So a single peak decides nothing, and what fills in the
+//! first half (indicator windows, caches, allocators, a garbage collector's room) is no growth. Beside it stands the
+//! interval that holds the middle half of those slopes: a slope within it of zero is noise.
+//!
+//! All large streams reach their retention in the first four minutes at the default speed: nats-server's memory takes a
+//! step there (it decodes the oldest block of a compressed stream to drop from it), which is no growth either. Runs of
+//! ten minutes and more are judged fairly.
+//!
+//! nats-server's resident memory is its live heap and about as much again, which its garbage collector lets grow before
+//! it runs. What it holds is the live heap, so that is measured as well; the verdict is on what is resident.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,17 +27,27 @@ use crate::fleet::{Fleet, STAGES};
 use crate::venue::Venues;
 
 /// Share of the run that is warming up: windows of indicators and caches fill, allocators settle.
-const WARM_UP: f64 = 1.0 / 3.0;
+const WARM_UP: f64 = 0.5;
+/// Equal parts that a run is cut into for its slopes.
+const PARTS: f64 = 60.0;
 /// A stage is flat when its memory grows by less than this: KiB a minute, 90 MiB a day.
 pub const STAGE_SLOPE_MAX: f64 = 64.0;
 /// nats-server holds an index of what is stored, which grows with the streams until their retention is reached.
 pub const SERVER_SLOPE_MAX: f64 = 1024.0;
-/// A checkpoint is flat when its largest size behind the warm-up is at most this times the largest before, ...
-pub const CHECKPOINT_GROWTH_MAX: f64 = 1.5;
+/// A checkpoint, or what is stored, is flat when its largest size behind the warm-up is at most this times the largest
+/// before, ...
+pub const SIZE_GROWTH_MAX: f64 = 1.5;
 /// ... or at most this.
-pub const CHECKPOINT_BYTES_SMALL: f64 = 16_384.0;
-/// Bound of each venue's tick stream, so that the run reaches it.
-const RAW_BYTES_MAX: u64 = 128 << 20;
+pub const SIZE_BYTES_SMALL: f64 = 16_384.0;
+/// Bound of each venue's tick stream and of the desk, and of each stream of candles, so that the run reaches them and
+/// goes on for most of its time with all that it may keep.
+const STREAM_BYTES_MAX: u64 = 64 << 20;
+const AGGREGATE_MESSAGES_MAX: u64 = 8_000;
+/// What is stored in all streams: bounded, so it has a verdict.
+const STREAMS: &str = "streams";
+/// Of nats-server, from its own statistics.
+const LIVE_HEAP: &str = "nats-server live heap";
+const MONITOR_BOUND: Duration = Duration::from_secs(5);
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 const CHECKPOINTS_MAX: usize = 4096;
 const VENUES: [&str; 2] = ["binance", "binance-usdm"];
@@ -48,8 +70,11 @@ pub struct Memory {
     pub warm_kib: f64,
     pub end_kib: f64,
     pub max_kib: f64,
-    /// Least squares behind the warm-up.
+    /// Theil and Sen's, behind the warm-up.
     pub slope_kib_per_min: f64,
+    /// Quartiles of the slopes of all pairs.
+    pub slope_from_kib_per_min: f64,
+    pub slope_to_kib_per_min: f64,
     pub bound_kib_per_min: f64,
     pub flat: bool,
     /// Mean of every minute, from the start.
@@ -63,7 +88,7 @@ pub struct Size {
     pub warm_bytes: u64,
     pub end_bytes: u64,
     pub slope_kib_per_min: f64,
-    /// `None`: grows with what is stored, until its retention; no verdict.
+    /// `None`: grows with the length of the run; no verdict.
     pub flat: Option<bool>,
 }
 
@@ -73,24 +98,21 @@ pub struct Report {
     pub memory: Vec<Memory>,
     pub checkpoints: Vec<Size>,
     pub files: Vec<Size>,
-    /// Messages stored in all streams, and behind the warm-up bytes of the store for each.
+    /// Messages stored in all streams, those included that retention dropped since.
     pub messages: u64,
-    pub store_bytes_per_message: f64,
     /// Market time that passed, in hours.
     pub market_h: f64,
     pub flat: bool,
 }
 
-/// Slope of the least-squares line through (x, y); 0 for fewer than two points.
-pub fn slope(points: &[(f64, f64)]) -> f64 {
-    let n = points.len() as f64;
-    let (mx, my) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
-    let (mut above, mut below) = (0.0, 0.0);
-    for (x, y) in points {
-        above += (x - mx) * (y - my);
-        below += (x - mx) * (x - mx);
-    }
-    if below > 0.0 { above / below } else { 0.0 }
+/// Quartiles of the slopes of all pairs of points (x, y) with different x; the second is Theil and Sen's slope. Zeros
+/// for fewer than two points.
+pub fn slopes(points: &[(f64, f64)]) -> [f64; 3] {
+    let pairs = points.iter().enumerate().flat_map(|(i, a)| points[i + 1..].iter().map(move |b| (a, b)));
+    let mut slopes: Vec<f64> = pairs.filter(|(a, b)| a.0 != b.0).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect();
+    slopes.sort_by(f64::total_cmp);
+    let at = |share: f64| slopes.get((slopes.len() as f64 * share) as usize).copied().unwrap_or(0.0);
+    [at(0.25), at(0.5), at(0.75)]
 }
 
 /// Named values over time, in minutes.
@@ -105,12 +127,21 @@ impl Series {
     fn halves(points: &[(f64, f64)], minutes: f64) -> (&[(f64, f64)], &[(f64, f64)]) {
         points.split_at(points.partition_point(|(minute, _)| *minute < minutes * WARM_UP))
     }
+    /// Quartiles of the slopes between the means of the equal parts behind the warm-up.
+    fn slopes(points: &[(f64, f64)], minutes: f64) -> [f64; 3] {
+        let part = |point: &(f64, f64)| (point.0 * PARTS / minutes) as u64;
+        let parts = Self::halves(points, minutes).1.chunk_by(|a, b| part(a) == part(b));
+        slopes(&parts.map(mean).collect::<Vec<_>>())
+    }
 }
 
 /// Runs all stages over the venue simulator. `progress` hears the minutes that have passed.
 pub async fn run(options: &Options, mut progress: impl FnMut(f64)) -> anyhow::Result<Report> {
     let server = Server::start_with_rights().await?;
-    let text = format!("[nats.layout]\nraw_bytes_max = {RAW_BYTES_MAX}\n");
+    let text = format!(
+        "[nats.layout]\nraw_bytes_max = {STREAM_BYTES_MAX}\ndesk_bytes_max = {STREAM_BYTES_MAX}\n\
+         aggregate_messages_max = {AGGREGATE_MESSAGES_MAX}\n"
+    );
     let config = nats::Config::load(Some(&UserFile { name: "soak".into(), text }))?;
     let bus = server.bus_with("operator", config).await?;
     let venues: Vec<String> = VENUES.map(str::to_owned).to_vec();
@@ -127,9 +158,10 @@ pub async fn run(options: &Options, mut progress: impl FnMut(f64)) -> anyhow::Re
         fleet.spawn(stage)?;
     }
     let (mut memory, mut sizes, mut checkpoints) = (Series::default(), Series::default(), Series::default());
+    let (http, monitor) = (reqwest::Client::new(), server.monitor()?);
     let begun = Instant::now();
     let minutes = options.minutes as f64;
-    let mut messages = Vec::new();
+    let mut messages = 0;
     loop {
         let minute = begun.elapsed().as_secs_f64() / 60.0;
         if minute >= minutes {
@@ -143,32 +175,33 @@ pub async fn run(options: &Options, mut progress: impl FnMut(f64)) -> anyhow::Re
             memory.add(stage, minute, rss_kib(pid)?);
         }
         memory.add("nats-server", minute, rss_kib(server.pid())?);
+        memory.add(LIVE_HEAP, minute, live_heap_kib(&http, &monitor).await?);
         memory.add("simulator", minute, rss_kib(simulator.pid())?);
-        sizes.add("streams", minute, folder_bytes(&server.store()) as f64);
+        sizes.add(STREAMS, minute, folder_bytes(&server.store()) as f64);
         sizes.add("ledger.db", minute, files_bytes(server.dir(), "ledger.db") as f64);
         sizes.add("logs", minute, files_bytes(server.dir(), ".log") as f64);
         for entry in Reader::latest(&bus, &nats::kv::stream(KV_CHECKPOINT), ">", CHECKPOINTS_MAX).await? {
             let key = entry.subject.trim_start_matches("$KV.ckpt.").to_owned();
             checkpoints.add(&key, minute, entry.payload.len() as f64);
         }
-        messages.push((minute, stored_messages(&bus, &layout).await? as f64));
+        messages = stored_messages(&bus, &layout).await?;
         tokio::time::sleep(SAMPLE_EVERY).await;
     }
     fleet.kill_all();
     drop(simulator);
-    Ok(report(options, &memory, &sizes, &checkpoints, &messages))
+    Ok(report(options, &memory, &sizes, &checkpoints, messages))
 }
 
-fn report(options: &Options, memory: &Series, sizes: &Series, checkpoints: &Series, messages: &[(f64, f64)]) -> Report {
+fn report(options: &Options, memory: &Series, sizes: &Series, checkpoints: &Series, messages: u64) -> Report {
     let minutes = options.minutes as f64;
-    let names = STAGES.iter().chain(&["nats-server", "simulator"]);
+    let names = STAGES.iter().chain(&["nats-server", LIVE_HEAP, "simulator"]);
     let memory: Vec<Memory> = names
         .filter_map(|name| {
             let points = memory.0.get(*name)?;
             let warm = Series::halves(points, minutes).1;
-            let slope = slope(warm);
+            let [slope_from, slope, slope_to] = Series::slopes(points, minutes);
             let bound = match *name {
-                "nats-server" | "simulator" => SERVER_SLOPE_MAX,
+                "nats-server" | LIVE_HEAP | "simulator" => SERVER_SLOPE_MAX,
                 _ => STAGE_SLOPE_MAX,
             };
             Some(Memory {
@@ -178,6 +211,8 @@ fn report(options: &Options, memory: &Series, sizes: &Series, checkpoints: &Seri
                 end_kib: warm.last()?.1,
                 max_kib: points.iter().map(|p| p.1).fold(0.0, f64::max),
                 slope_kib_per_min: slope,
+                slope_from_kib_per_min: slope_from,
+                slope_to_kib_per_min: slope_to,
                 bound_kib_per_min: bound,
                 flat: slope <= bound,
                 kib_by_minute: by_minute(points),
@@ -191,34 +226,32 @@ fn report(options: &Options, memory: &Series, sizes: &Series, checkpoints: &Seri
             name: name.clone(),
             warm_bytes: behind.first()?.1 as u64,
             end_bytes: behind.last()?.1 as u64,
-            slope_kib_per_min: slope(behind) / 1024.0,
-            flat: judged.then(|| {
-                max(behind) <= CHECKPOINT_GROWTH_MAX * max(before).max(CHECKPOINT_BYTES_SMALL / CHECKPOINT_GROWTH_MAX)
-            }),
+            slope_kib_per_min: Series::slopes(points, minutes)[1] / 1024.0,
+            flat: judged.then(|| max(behind) <= SIZE_GROWTH_MAX * max(before).max(SIZE_BYTES_SMALL / SIZE_GROWTH_MAX)),
         })
     };
-    let files: Vec<Size> = sizes.0.iter().filter_map(|(name, points)| size(name, points, false)).collect();
+    let files: Vec<Size> = sizes.0.iter().filter_map(|(name, points)| size(name, points, name == STREAMS)).collect();
     let checkpoints: Vec<Size> = checkpoints.0.iter().filter_map(|(name, points)| size(name, points, true)).collect();
-    let stored = messages.last().map_or(0.0, |m| m.1);
-    let warm = Series::halves(messages, minutes).1;
-    let new = stored - warm.first().map_or(0.0, |m| m.1);
-    let bytes = files.iter().find(|f| f.name == "streams").map_or(0, |f| f.end_bytes - f.warm_bytes.min(f.end_bytes));
-    let flat = memory.iter().all(|m| m.flat) && checkpoints.iter().all(|c| c.flat != Some(false));
+    let flat = memory.iter().all(|m| m.flat) && checkpoints.iter().chain(&files).all(|size| size.flat != Some(false));
     Report {
         options: options.clone(),
         memory,
         checkpoints,
         files,
-        messages: stored as u64,
-        store_bytes_per_message: bytes as f64 / new.max(1.0),
+        messages,
         market_h: minutes * options.speed as f64 / 60.0,
         flat,
     }
 }
 
 fn by_minute(points: &[(f64, f64)]) -> Vec<f64> {
-    let minutes = points.chunk_by(|a, b| a.0.floor() == b.0.floor());
-    minutes.map(|points| points.iter().map(|p| p.1).sum::<f64>() / points.len() as f64).collect()
+    points.chunk_by(|a, b| a.0.floor() == b.0.floor()).map(|points| mean(points).1).collect()
+}
+
+/// Of points that are not none.
+fn mean(points: &[(f64, f64)]) -> (f64, f64) {
+    let n = points.len() as f64;
+    (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n)
 }
 
 async fn stored_messages(bus: &Bus, layout: &Layout) -> anyhow::Result<u64> {
@@ -255,6 +288,14 @@ fn rss_kib(pid: u32) -> anyhow::Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).context("read the state of a process")?;
     let line = text.lines().find(|line| line.starts_with("VmRSS:")).context("a process has no memory")?;
     Ok(line.split_whitespace().nth(1).context("VmRSS without a number")?.parse()?)
+}
+
+/// What nats-server held when it last collected its garbage: the next collection comes at about twice that (GOGC 100).
+async fn live_heap_kib(http: &reqwest::Client, monitor: &str) -> anyhow::Result<f64> {
+    let answer = http.get(format!("{monitor}/debug/vars")).timeout(MONITOR_BOUND).send().await;
+    let vars: serde_json::Value = answer.context("ask nats-server for its memory")?.json().await?;
+    let next = vars["memstats"]["NextGC"].as_f64().context("nats-server tells no memory")?;
+    Ok(next / 2.0 / 1024.0)
 }
 
 /// Bytes of all files under a folder; what vanishes meanwhile counts nothing.

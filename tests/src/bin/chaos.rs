@@ -4,10 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use comfy_table::{Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 use tests::chaos::{Options, Report, run};
+use tests::command::{self, Common};
 use tests::session::{Reference, Session};
 
 const EXAMPLES: &str = "Examples:
@@ -21,9 +19,6 @@ Exit codes: 0 equal byte for byte, 1 a difference (both facts are printed) or a 
 #[derive(Parser)]
 #[command(name = "chaos", version, after_help = EXAMPLES)]
 struct Args {
-    /// What strikes when; printed, so that a run can be repeated. Chosen by the clock where absent.
-    #[arg(long)]
-    seed: Option<u64>,
     /// Servers: one, or a cluster of three with every stream three times
     #[arg(long, default_value = "1", value_parser = ["1", "3"])]
     nodes: String,
@@ -42,35 +37,20 @@ struct Args {
     /// Lines of the recording, about 120 a recorded second
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1_000..=99_574))]
     lines: u32,
-    /// Partitions of the venue
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
-    partitions: u32,
     /// Speed of the undisturbed run; its opinions must not be older than risk allows
     #[arg(long, default_value_t = 60.0)]
     calm_speed: f64,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 fn main() -> ExitCode {
-    nats::exit::main(work(Args::parse()))
-}
-
-async fn work(args: Args) -> anyhow::Result<()> {
-    tokio::select! {
-        biased;
-        // Dropping the work ends every process that it started.
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-        done = chaos(&args) => done,
-    }
+    let args = Args::parse();
+    command::main(async move { chaos(&args).await })
 }
 
 async fn chaos(args: &Args) -> anyhow::Result<()> {
-    let seed = args.seed.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(1, |now| now.as_millis() as u64 % 1_000_000)
-    });
+    let seed = args.common.seed();
     let options = Options {
         seed,
         nodes: args.nodes.parse()?,
@@ -80,12 +60,11 @@ async fn chaos(args: &Args) -> anyhow::Result<()> {
         pause_ms: args.pause_ms,
     };
     eprintln!("chaos: --seed {seed} --nodes {}", args.nodes);
-    let whole = Session::whole(args.partitions)
+    let whole = Session::whole(args.common.partitions)
         .context("no recording: set TAPELINE_FIXTURES to the shared folder that holds data/ and goldens/")?;
     let dir = tempfile::tempdir()?;
     let session = whole.cut(args.lines as usize, dir.path())?;
-    let bar = ProgressBar::new(args.kills.unwrap_or(args.seconds * 1000 / args.pause_ms));
-    bar.set_style(ProgressStyle::with_template("  {bar:40} {pos} kills {msg} {elapsed}")?);
+    let bar = command::bar(args.kills.unwrap_or(args.seconds * 1000 / args.pause_ms), "{pos} kills")?;
     bar.set_message("undisturbed run");
     bar.tick();
     let reference = Reference::record(session, args.calm_speed).await.context("undisturbed run")?;
@@ -98,11 +77,7 @@ async fn chaos(args: &Args) -> anyhow::Result<()> {
     .await;
     bar.finish_and_clear();
     let report = report?;
-    if args.json {
-        println!("{}", json!(report));
-    } else {
-        print(&report);
-    }
+    args.common.report(&report, print)?;
     for difference in report.rounds.iter().flat_map(|round| &round.verdict.differences) {
         eprintln!("{difference}");
     }
@@ -111,9 +86,7 @@ async fn chaos(args: &Args) -> anyhow::Result<()> {
 }
 
 fn print(report: &Report) {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header([
+    let mut table = command::table([
         "round",
         "kills",
         "frozen",
