@@ -1,24 +1,26 @@
-//! Stages scaled out, as real programs: shares by `--tasks`, shares by `--lease`, death, zombies and rolling restarts.
-//! Whatever happens, the streams are byte for byte what one undisturbed fold of the raw ticks says.
+//! Stages scaled out, as real programs: shares by `--tasks`, shares by `--lease`, death, zombies and rolling restarts, on
+//! one server and on three. Whatever happens, the streams are byte for byte what one undisturbed fold of the raw ticks
+//! says.
+
+mod nodes;
+mod shares;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aggregate::core::AggregateCore;
-use anyhow::{Context, ensure};
-use nats::{Bus, Layout, Writer, kv};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use anyhow::Context;
+use nats::{Bus, Config, Layout, Writer, kv};
 use schemas::fixed::{PriceM, QtyM};
 use schemas::raw::{Clock, Trade, Trades};
 use schemas::subject::{partition, stream};
 use schemas::{Fact, Nanos, Scale, Side, Version};
 use strategy::core::StrategyCore;
-use tests::{Server, program, stored, wait_for};
+use tests::cluster::Cluster;
+use tests::fleet::Fleet;
+use tests::{stored, wait_for};
 use tokio::task::JoinHandle;
 
 use crate::fold::{Stored, assert_same, fold};
@@ -46,91 +48,31 @@ venues = ["binance"]
 timeframe = "1s"
 "#;
 
-/// One program; dropping it kills exactly this process.
-struct Instance {
-    stage: &'static str,
-    name: String,
-    child: Child,
-}
-
-impl Instance {
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id() as i32)
-    }
-    fn kill9(mut self) -> anyhow::Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-    /// SIGTERM, and a peaceful end.
-    async fn stop(mut self) -> anyhow::Result<()> {
-        kill(self.pid(), Signal::SIGTERM)?;
-        let child = &mut self.child;
-        let begun = Instant::now();
-        while begun.elapsed() < BOUND {
-            if let Some(status) = child.try_wait()? {
-                ensure!(status.success(), "{} ended with {status}", self.name);
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        anyhow::bail!("{} does not stop", self.name)
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        // Dead already is fine.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
+/// Servers with their streams, and the stages over them.
 struct Floor {
-    server: Server,
+    servers: Cluster,
     bus: Bus,
-    config: PathBuf,
+    fleet: Fleet,
 }
 
 impl Floor {
-    async fn open() -> anyhow::Result<Self> {
-        let server = Server::start_with_rights().await?;
-        let bus = server.bus("operator").await?;
+    /// `nodes`: 1 or 3.
+    async fn open(nodes: usize) -> anyhow::Result<Self> {
+        let servers = Cluster::start(nodes).await?;
+        let bus = servers.operator().await?;
         let (venues, accounts) = (vec![VENUE.into()], vec!["main".into()]);
-        Layout { venues, accounts, traders: vec![], partitions: PARTITIONS }.apply(&bus).await?;
-        let config = server.dir().join("tapeline.toml");
+        servers.create(&bus, &Layout { venues, accounts, traders: vec![], partitions: PARTITIONS }).await?;
+        let config = servers.dir().join("tapeline.toml");
         std::fs::write(&config, CONFIG)?;
-        Ok(Self { server, bus, config })
+        let env = ["aggregate", "strategy"].map(|stage| (stage, servers.env_direct(stage))).into();
+        let args = vec!["--partitions".to_owned(), PARTITIONS.to_string()];
+        let fleet = Fleet::new(servers.dir(), &config, args, env);
+        Ok(Self { servers, bus, fleet })
     }
 
-    fn spawn(&self, stage: &'static str, name: &str, args: &[&str]) -> anyhow::Result<Instance> {
-        let log = self.server.dir().join(format!("{name}.log"));
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-        let child = Command::new(program(stage)?)
-            .arg("--config")
-            .arg(&self.config)
-            .args(["--partitions", &PARTITIONS.to_string()])
-            .args(args)
-            .envs(self.server.env(stage))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {name}"))?;
-        Ok(Instance { stage, name: name.to_owned(), child })
-    }
-
-    /// Ends of all logs, for errors.
-    fn logs(&self) -> String {
-        let files = std::fs::read_dir(self.server.dir()).into_iter().flatten().flatten();
-        let mut all = String::new();
-        for file in files.filter(|f| f.path().extension().is_some_and(|e| e == "log")) {
-            let text = std::fs::read_to_string(file.path()).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-            all += &format!("--- {}\n{tail}\n", file.path().display());
-        }
-        all
+    /// One more instance that competes for leases.
+    fn compete(&mut self, stage: &'static str) -> anyhow::Result<u32> {
+        self.fleet.spawn_with(stage, &["--lease"])
     }
 
     /// Partition to the instance that holds it.
@@ -138,9 +80,8 @@ impl Floor {
         let mut holders = BTreeMap::new();
         for p in 0..PARTITIONS {
             let key = nats::lease::task_key(stage, &format!("{VENUE}.{p}"));
-            if let Some(entry) = kv::get(&self.bus, stream::KV_LEASE, &key).await? {
-                let entry: serde_json::Value = rmp_serde::from_slice(&entry.value)?;
-                holders.insert(p, entry["id"].as_str().context("no id")?.to_owned());
+            if let Some(id) = holder(&self.bus, &key).await? {
+                holders.insert(p, id);
             }
         }
         Ok(holders)
@@ -156,13 +97,24 @@ impl Floor {
             (holders.len() == PARTITIONS as usize && ids.len() == n && most == fair).then_some(holders)
         })
         .await
-        .with_context(|| self.logs())
+        .with_context(|| self.fleet.logs())
     }
 
-    async fn last_seqs(&self, names: impl Iterator<Item = String>) -> anyhow::Result<Vec<u64>> {
+    /// Waits until aggregate says something more in every partition.
+    async fn goes_on(&self) -> anyhow::Result<()> {
+        let stood = self.ends().await?;
+        wait_for("every partition to go on", BOUND, || async {
+            let now = self.ends().await.ok()?;
+            now.iter().zip(&stood).all(|(now, stood)| now > stood).then_some(())
+        })
+        .await
+        .with_context(|| self.fleet.logs())
+    }
+
+    async fn ends(&self) -> anyhow::Result<Vec<u64>> {
         let mut all = Vec::new();
-        for name in names {
-            all.push(self.bus.stream(&name).await?.last_seq);
+        for p in 0..PARTITIONS {
+            all.push(self.bus.stream(&stream::aggregate(VENUE, p)).await?.last_seq);
         }
         Ok(all)
     }
@@ -197,17 +149,22 @@ impl Floor {
             (self.bus.stream(name).await.ok()?.last_seq >= len as u64).then_some(())
         })
         .await
-        .with_context(|| self.logs())?;
+        .with_context(|| self.fleet.logs())?;
         stored(&self.bus, name).await
+    }
+
+    /// The writer of the raw ticks.
+    async fn raw(&self) -> anyhow::Result<Writer> {
+        let bus = Bus::connect(self.servers.login("ingest"), Config::default()).await?;
+        Ok(Writer::open(&bus, &stream::raw(VENUE)).await?)
     }
 
     /// Ticks that flow until they are stopped.
     async fn feed(&self, pause_ms: u64) -> anyhow::Result<Feed> {
-        let bus = self.server.bus("ingest").await?;
+        let mut writer = self.raw().await?;
         let (stop, steps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&steps));
         let feeding = tokio::spawn(async move {
-            let mut writer = Writer::open(&bus, &stream::raw(VENUE)).await?;
             let mut pace = tokio::time::interval(Duration::from_millis(pause_ms.max(1)));
             for step in 0..STEPS_MAX {
                 if stopped.load(Relaxed) {
@@ -224,6 +181,13 @@ impl Floor {
         });
         Ok(Feed { stop, steps, feeding })
     }
+}
+
+/// The instance that holds a lease.
+async fn holder(bus: &Bus, key: &str) -> anyhow::Result<Option<String>> {
+    let Some(entry) = kv::get(bus, stream::KV_LEASE, key).await? else { return Ok(None) };
+    let entry: serde_json::Value = rmp_serde::from_slice(&entry.value)?;
+    Ok(Some(entry["id"].as_str().context("no id")?.to_owned()))
 }
 
 struct Feed {
@@ -278,129 +242,4 @@ async fn push_step(writer: &mut Writer, step: u64) -> anyhow::Result<()> {
 
 fn outputs() -> impl Iterator<Item = String> {
     (0..PARTITIONS).flat_map(|p| [stream::aggregate(VENUE, p), stream::signal(VENUE, p)])
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_instances_with_a_share_each_say_byte_for_byte_what_one_says() -> anyhow::Result<()> {
-    const STEPS: u64 = 200;
-    let mut said: Vec<BTreeMap<String, Stored>> = Vec::new();
-    for shares in [vec![""], vec!["0-2", "3-7"]] {
-        let floor = Floor::open().await?;
-        let mut writer = Writer::open(&floor.server.bus("ingest").await?, &stream::raw(VENUE)).await?;
-        let mut instances = Vec::new();
-        for (i, share) in shares.iter().enumerate() {
-            for stage in ["aggregate", "strategy"] {
-                let list = if share.is_empty() { String::new() } else { format!("{stage}.{VENUE}.{share}") };
-                instances.push(floor.spawn(stage, &format!("{stage}{i}"), &["--tasks", &list])?);
-            }
-        }
-        for step in 0..STEPS {
-            push_step(&mut writer, step).await?;
-        }
-        writer.drain().await?;
-        let (candles, signals) = floor.assert_exact(true).await?;
-        eprintln!("{} instances of each stage: {candles} candles, {signals} signals", shares.len());
-        assert!(candles > 500 && signals > 0);
-        let mut all = BTreeMap::new();
-        for name in outputs() {
-            all.insert(name.clone(), stored(&floor.bus, &name).await?);
-        }
-        said.push(all);
-    }
-    for (name, one) in &said[0] {
-        assert_same(name, one, &said[1][name]);
-    }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_a_holder_is_killed_another_takes_over_within_seconds() -> anyhow::Result<()> {
-    let floor = Floor::open().await?;
-    let feed = floor.feed(10).await?;
-    let mut doomed = floor.spawn("aggregate", "a", &["--lease"])?;
-    floor.shared_by("aggregate", 1).await?;
-    let _heir = floor.spawn("aggregate", "b", &["--lease"])?;
-    floor.shared_by("aggregate", 2).await?;
-    let mut took_ms = Vec::new();
-    for round in 0..3 {
-        let before = floor.holders("aggregate").await?;
-        let killed = Instant::now();
-        std::mem::replace(&mut doomed, floor.spawn("aggregate", &format!("c{round}"), &["--lease"])?).kill9()?;
-        let names = || (0..PARTITIONS).map(|p| stream::aggregate(VENUE, p));
-        let stood = floor.last_seqs(names()).await?;
-        wait_for("every partition to go on", BOUND, || async {
-            let now = floor.last_seqs(names()).await.ok()?;
-            now.iter().zip(&stood).all(|(now, stood)| now > stood).then_some(())
-        })
-        .await
-        .with_context(|| floor.logs())?;
-        took_ms.push(killed.elapsed().as_millis());
-        let after = floor.shared_by("aggregate", 2).await?;
-        assert_ne!(before, after);
-    }
-    feed.end().await?;
-    let (candles, _) = floor.assert_exact(false).await?;
-    took_ms.sort_unstable();
-    eprintln!(
-        "takeover after kill -9 (ttl 2 s): {took_ms:?} ms to new outputs of every partition; {candles} candles exact"
-    );
-    assert!(took_ms.iter().all(|ms| *ms < 6_000), "{took_ms:?}");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_zombie_that_wakes_beyond_its_lease_does_no_harm_and_takes_its_part_again() -> anyhow::Result<()> {
-    let floor = Floor::open().await?;
-    let feed = floor.feed(10).await?;
-    let mut zombie = floor.spawn("aggregate", "zombie", &["--lease"])?;
-    let mut other = floor.spawn("aggregate", "other", &["--lease"])?;
-    let shared = floor.shared_by("aggregate", 2).await?;
-    let ids: BTreeSet<String> = shared.values().cloned().collect();
-    kill(zombie.pid(), Signal::SIGSTOP)?;
-    let alone = floor.shared_by("aggregate", 1).await?;
-    let survivor = alone[&0].clone();
-    // The survivor's outputs get past whatever the zombie held in its hands.
-    let step = feed.steps.load(Relaxed);
-    feed.reaches(step + 50).await?;
-    kill(zombie.pid(), Signal::SIGCONT)?;
-    let again = floor.shared_by("aggregate", 2).await?;
-    let now: BTreeSet<String> = again.values().cloned().collect();
-    assert!(ids.contains(&survivor) && now == ids, "the same two processes: {ids:?} {now:?}");
-    let steps = feed.end().await?;
-    let (candles, _) = floor.assert_exact(false).await?;
-    for instance in [&mut zombie, &mut other] {
-        assert!(instance.child.try_wait()?.is_none(), "{} ended\n{}", instance.name, floor.logs());
-    }
-    eprintln!("zombie: {candles} candles of {steps} steps exact");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_under_load_misses_no_candle() -> anyhow::Result<()> {
-    let floor = Floor::open().await?;
-    let feed = floor.feed(10).await?;
-    let mut instances = Vec::new();
-    for stage in ["aggregate", "strategy"] {
-        for i in 0..2 {
-            instances.push(floor.spawn(stage, &format!("{stage}{i}"), &["--lease"])?);
-        }
-        floor.shared_by(stage, 2).await?;
-    }
-    let begun = Instant::now();
-    for _ in 0..4 {
-        let old = instances.remove(0);
-        let (stage, name) = (old.stage, old.name.clone());
-        old.stop().await.with_context(|| floor.logs())?;
-        instances.push(floor.spawn(stage, &name, &["--lease"])?);
-        floor.shared_by(stage, 2).await?;
-    }
-    let took = begun.elapsed();
-    let steps = feed.end().await?;
-    let (candles, signals) = floor.assert_exact(true).await?;
-    eprintln!(
-        "rolling restart of 4 instances in {:.1} s under load: {candles} candles and {signals} signals of {steps} steps exact",
-        took.as_secs_f64()
-    );
-    assert!(candles > 500 && signals > 0);
-    Ok(())
 }

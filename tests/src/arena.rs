@@ -21,8 +21,6 @@ use crate::fleet::{Fleet, STAGES};
 use crate::proxy::Proxy;
 use crate::session::{self, ACCOUNT, Reference, VENUE};
 
-/// How long a fresh cluster may take to have a leader and room for every stream.
-const LAYOUT_BOUND: Duration = Duration::from_secs(60);
 /// How long the rest of a session may take once nobody disturbs it.
 const FINISH_BOUND: Duration = Duration::from_secs(240);
 /// How long one stream of a failed run may take to be compared.
@@ -60,15 +58,7 @@ impl Arena {
     pub async fn start(reference: &Reference, nodes: usize, speed: f64, proxied: bool) -> anyhow::Result<Self> {
         let servers = Cluster::start(nodes).await?;
         let bus = servers.operator().await?;
-        let layout = reference.session.layout();
-        let begun = Instant::now();
-        // A fresh cluster refuses streams until it has a leader that knows all nodes.
-        while let Err(error) = layout.apply(&bus).await {
-            if begun.elapsed() > LAYOUT_BOUND {
-                return Err(error).context("create the streams");
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        servers.create(&bus, &reference.session.layout()).await?;
         let desk = Feed::sequencer(&reference.bus, &stream::desk(ACCOUNT), &bus, nodes).await?;
         let database = session::database(servers.dir());
         session::make_database(&database).await?;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use nats::{Bus, Config, Login};
+use nats::{Bus, Config, Layout, Login};
 use nix::sys::signal::Signal;
 use schemas::config::UserFile;
 
@@ -13,6 +13,8 @@ use crate::{Member, Server};
 
 /// How long a health request may take.
 const HEALTH_BOUND: Duration = Duration::from_millis(300);
+/// How long a fresh cluster may refuse streams.
+const LAYOUT_BOUND: Duration = Duration::from_secs(60);
 /// Tries to start a cluster: a free port may be taken by somebody else before its server binds it.
 const START_TRIES_MAX: u32 = 3;
 
@@ -81,6 +83,35 @@ impl Cluster {
         let text = format!("[nats.layout]\nreplicas = {}\n", self.nodes());
         let config = Config::load(Some(&UserFile { name: "cluster".into(), text }))?;
         Ok(Bus::connect(self.login("operator"), config).await?)
+    }
+
+    /// The streams of `layout`. A fresh cluster refuses them until it has a leader that knows all nodes.
+    pub async fn create(&self, operator: &Bus, layout: &Layout) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while let Err(error) = layout.apply(operator).await {
+            if begun.elapsed() > LAYOUT_BOUND {
+                return Err(error).context("create the streams");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    /// The node that leads a stream; `None` while there is none. On one server always the first.
+    pub async fn leader(&self, operator: &Bus, stream: &str) -> anyhow::Result<Option<usize>> {
+        if self.nodes() == 1 {
+            return Ok(Some(0));
+        }
+        let info = operator.client().request(format!("$JS.API.STREAM.INFO.{stream}"), "".into()).await?;
+        let info: serde_json::Value = serde_json::from_slice(&info.payload)?;
+        let leader = info["cluster"]["leader"].as_str();
+        Ok(self.nodes.iter().position(|node| Some(node.name()) == leader))
+    }
+
+    /// Environment for a stage that is to reach the nodes without a proxy.
+    pub fn env_direct(&self, stage: &str) -> Vec<(String, String)> {
+        let ports: Vec<u16> = self.nodes.iter().map(Server::port).collect();
+        self.env(stage, &ports)
     }
 
     /// Environment for a stage that is to reach the nodes at these ports.

@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod fleet;
 pub mod proxy;
+pub mod ticks;
 pub mod venue;
 
 pub mod feed;
@@ -108,6 +109,10 @@ impl Server {
     }
     pub fn port(&self) -> u16 {
         self.port
+    }
+    /// As the server names itself, in a cluster too.
+    pub fn name(&self) -> &str {
+        &self.name
     }
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -145,9 +145,7 @@ impl Reference {
         let server = Server::start_with_rights().await?;
         let bus = server.bus("operator").await?;
         session.layout().apply(&bus).await?;
-        // The recording holds no instrument list; an operator writes what the venue said of it.
-        let key = stream::instrument_key(VENUE, SYMBOL);
-        nats::kv::put(&bus, stream::KV_INSTRUMENTS, &key, instrument()?.encode().into()).await?;
+        put_instrument(&bus).await?;
         let (config, database) = (server.dir().join("tapeline.toml"), database(server.dir()));
         std::fs::write(&config, session.configuration(&database, speed, ""))?;
         let env = STAGES.map(|stage| (stage, server.env(stage))).into();
@@ -245,7 +243,14 @@ pub async fn desk_state(bus: &Bus) -> anyhow::Result<Option<Vec<u8>>> {
     Ok(entry.map(|entry| entry.value.to_vec()))
 }
 
-/// What the recording does not tell: the venue's word on the instrument.
+/// Stores what the recording does not tell, as an operator would.
+pub async fn put_instrument(operator: &Bus) -> anyhow::Result<()> {
+    let key = stream::instrument_key(VENUE, SYMBOL);
+    nats::kv::put(operator, stream::KV_INSTRUMENTS, &key, instrument()?.encode().into()).await?;
+    Ok(())
+}
+
+/// The venue's word on the instrument.
 pub fn instrument() -> anyhow::Result<Instrument> {
     Ok(Instrument {
         v: Version,

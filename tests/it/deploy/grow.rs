@@ -2,133 +2,54 @@
 //! cluster at its positions.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nats::{Bus, Writer};
 use schemas::Fact;
-use schemas::core::{Core, Listen, Place, Speak};
 use schemas::raw::Clock;
 use schemas::subject::stream;
 use serde_json::Value;
+use tests::fleet::Fleet;
+use tests::session::{self, Session};
 use tests::{Server, stored, wait_for};
 
-use super::nodes::{BOUND, Cluster, Single, done, info, program, refused, tapeline, tapeline_killed, whole};
+use super::nodes::{BOUND, Cluster, Single, done, info, refused, tapeline, tapeline_killed, whole};
+use crate::fold::{Stored, assert_same, fold};
 
 const STAGES: [&str; 5] = ["executor", "risk", "strategy", "aggregate", "ingest"];
 const RUN_BOUND: Duration = Duration::from_secs(120);
 /// Event time of the recording's end; the closing clock stands behind it.
 const RECORDING_END_NS: i64 = 1_723_162_000_000_000_000;
 
-type Stored = Vec<(u64, String, Vec<u8>)>;
-
-/// Stage programs over some server; dropping it kills exactly these processes.
-struct Stages {
-    children: Vec<(&'static str, Child)>,
-    logs: PathBuf,
-}
-
-impl Stages {
-    fn start(url: &str, config: &Path, logs: &Path) -> anyhow::Result<Self> {
-        let mut stages = Self { children: Vec::new(), logs: logs.to_owned() };
-        for stage in STAGES {
-            let log = std::fs::OpenOptions::new().create(true).append(true).open(stages.log(stage))?;
-            let child = Command::new(program(stage)?)
-                .args(["--partitions", "1", "--config"])
-                .arg(config)
-                .env("NATS_URL", url)
-                .env("NATS_USER", stage)
-                .env("NATS_PASSWORD", Server::password(stage))
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log)
-                .spawn()
-                .with_context(|| format!("start {stage}"))?;
-            stages.children.push((stage, child));
-        }
-        Ok(stages)
+/// The stages over some server; none of them gets the time to write a last checkpoint.
+fn stages(url: &str, config: &Path, logs: &Path) -> anyhow::Result<Fleet> {
+    let env = |stage: &str| {
+        let own = [("NATS_URL", url), ("NATS_USER", stage), ("NATS_PASSWORD", &Server::password(stage))];
+        own.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+    };
+    let env = STAGES.map(|stage| (stage, env(stage))).into();
+    let mut fleet = Fleet::new(logs, config, vec!["--partitions".to_owned(), "1".to_owned()], env);
+    for stage in STAGES {
+        fleet.spawn(stage)?;
     }
-    fn log(&self, stage: &str) -> PathBuf {
-        self.logs.join(format!("{stage}.log"))
-    }
-    /// The last lines of every log, for a failure.
-    fn tails(&self) -> String {
-        let tail = |stage: &&str| {
-            let text = std::fs::read_to_string(self.log(stage)).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            format!("--- {stage}\n{}\n", lines[lines.len().saturating_sub(8)..].join("\n"))
-        };
-        STAGES.iter().map(tail).collect()
-    }
-}
-
-impl Drop for Stages {
-    fn drop(&mut self) {
-        for (_, child) in &mut self.children {
-            // SIGKILL: nobody gets the time to write a last checkpoint. Dead already is fine.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn recording() -> Option<Vec<PathBuf>> {
-    let root = schemas::fixtures::root()?;
-    Some(["part1", "part2"].map(|part| root.join(format!("data/ws_raw/binance_spot_BTCUSDT_{part}.gz"))).to_vec())
-}
-
-fn configuration(recording: &[PathBuf], speed: f64) -> String {
-    let files: Vec<String> = recording.iter().map(|p| format!("{:?}", p.display().to_string())).collect();
-    format!(
-        r#"
-[ingest.venues.binance]
-enabled = true
-source = "recording"
-symbols = ["BTCUSDT"]
-files = [{files}]
-speed = {speed:.1}
-flush_open = true
-[aggregate]
-venues = ["binance"]
-indicator_timeframes = ["1s", "1m"]
-[strategy]
-venues = ["binance"]
-[strategy.rule]
-timeframe = "1s"
-valid_bars = 30
-[risk.limits.spot_short]
-on = false
-"#,
-        files = files.join(", ")
-    )
-}
-
-/// What the recording does not tell: the venue's word on the instrument.
-async fn put_instrument(operator: &Bus) -> anyhow::Result<()> {
-    let key = stream::instrument_key("binance", "BTCUSDT");
-    nats::kv::put(operator, stream::KV_INSTRUMENTS, &key, tests::session::instrument()?.encode().into()).await?;
-    Ok(())
-}
-
-fn layout() -> nats::Layout {
-    nats::Layout { venues: vec!["binance".into()], accounts: vec!["main".into()], traders: Vec::new(), partitions: 1 }
+    Ok(fleet)
 }
 
 /// Every stream, `KV_` ones included, as its leader holds it.
-async fn contents(bus: &Bus) -> anyhow::Result<BTreeMap<String, Stored>> {
+async fn contents(bus: &Bus, session: &Session) -> anyhow::Result<BTreeMap<String, Stored>> {
     let mut all = BTreeMap::new();
-    for name in layout().streams() {
+    for name in session.layout().streams() {
         all.insert(name.clone(), stored(bus, &name).await?);
     }
     Ok(all)
 }
 
 /// What the layout says of every stream, without what a growth changes: copies, our notes, where sources begin.
-async fn configurations(bus: &Bus) -> anyhow::Result<BTreeMap<String, Value>> {
+async fn configurations(bus: &Bus, session: &Session) -> anyhow::Result<BTreeMap<String, Value>> {
     let mut all = BTreeMap::new();
-    for name in layout().streams() {
+    for name in session.layout().streams() {
         let mut config = info(bus, &name).await?["config"].take();
         let fields = config.as_object_mut().context("a configuration")?;
         fields.retain(|key, _| key != "num_replicas" && key != "metadata");
@@ -220,29 +141,6 @@ async fn desk_heard_all(bus: &Bus) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// What a core says to a stored input, without any disturbance, at the positions of its stream.
-fn fold<C: Core>(core: &mut C, input: &str, facts: &Stored) -> Stored
-where
-    C::In: Listen,
-    C::Out: Speak,
-{
-    let (mut said, mut out) = (Vec::new(), Vec::new());
-    for (seq, subject, payload) in facts {
-        let Ok(Some(fact)) = C::In::hear(subject, payload) else { continue };
-        core.handle(&Place::new(input, *seq), fact, &mut out).expect("core goes on");
-        for fact in out.drain(..).filter(Speak::stored) {
-            said.push((said.len() as u64 + 1, fact.subject(), fact.payload()));
-        }
-    }
-    said
-}
-
-fn assert_same(name: &str, expected: &Stored, found: &Stored) {
-    let differs = expected.iter().zip(found).position(|(e, f)| e != f);
-    assert_eq!(differs, None, "{name}: first difference, counted from 0");
-    assert_eq!(expected.len(), found.len(), "{name}: number of facts");
-}
-
 /// The messages of the desk whose subject begins with one of `kinds`, without their positions.
 fn heard(desk: &Stored, kinds: &[&str]) -> Vec<(String, Vec<u8>)> {
     let of_kind = |subject: &str| kinds.iter().any(|kind| subject.starts_with(kind));
@@ -251,14 +149,14 @@ fn heard(desk: &Stored, kinds: &[&str]) -> Vec<(String, Vec<u8>)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence() -> anyhow::Result<()> {
-    let Some(recording) = recording() else { return Ok(()) };
+    let Some(session) = Session::whole(1) else { return Ok(()) };
     let single = Single::start().await?;
     let old = single.bus("operator").await?;
     done(tapeline(&single.node.url(), &["init", "--venue", "binance", "--partitions", "1"])?)?;
-    put_instrument(&old).await?;
-    let config = single.dir().join("tapeline.toml");
+    session::put_instrument(&old).await?;
+    let (config, database) = (single.dir().join("tapeline.toml"), session::database(single.dir()));
     // Slow enough that the old server never sees its end, however busy the machine is.
-    std::fs::write(&config, configuration(&recording, 10.0))?;
+    std::fs::write(&config, session.configuration(&database, 10.0, ""))?;
     let mut cluster = Cluster::start(Some(&single)).await?;
     let url = cluster.url();
     let operator = cluster.bus("operator").await?;
@@ -272,17 +170,17 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
     }
     external.drain().await?;
 
-    let stages = Stages::start(&old_url, &config, single.dir())?;
+    let running = stages(&old_url, &config, single.dir())?;
     let some = wait_for("facts on the old server", BOUND, || async {
         let last = old.stream("SIG_BINANCE_0").await.ok()?.last_seq;
         (last > 0 && old.stream("RAW_BINANCE").await.ok()?.last_seq > 300).then_some(last)
     })
     .await
-    .with_context(|| stages.tails())?;
+    .with_context(|| running.logs())?;
     assert!(some > 0);
     old.js().get_stream("SIG_EXT").await?.purge().await?;
 
-    let layout = configurations(&old).await?;
+    let layout = configurations(&old, &session).await?;
 
     // Nothing happens out of order.
     assert!(refused(grow(&["finish", "--yes"])?)?.contains("tapeline grow copy"));
@@ -294,11 +192,11 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
 
     // Copied while everything runs; twice is as good as once.
     lease(&old).await?;
-    done(grow(&["copy"])?).with_context(|| stages.tails())?;
+    done(grow(&["copy"])?).with_context(|| running.logs())?;
     done(grow(&["copy"])?)?;
     assert!(refused(grow(&["finish", "--yes"])?)?.contains("stages still run"));
     let raw = old.stream("RAW_BINANCE").await?.last_seq;
-    drop(stages);
+    drop(running);
     assert!(refused(grow(&["finish"])?)?.contains("--yes"));
 
     // A mirror that is not its origin is found out before anything is promoted, and the way back is open.
@@ -331,13 +229,13 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
     done(grow(&["finish", "--yes"])?).context("a second time changes nothing")?;
     assert!(refused(grow(&["abort", "--yes"])?)?.contains("is promoted"));
 
-    let before = contents(&old).await?;
-    let after = contents(&operator).await?;
+    let before = contents(&old, &session).await?;
+    let after = contents(&operator, &session).await?;
     for (name, facts) in &before {
         assert_same(name, facts, &after[name]);
         assert_eq!(old.stream(name).await?.last_seq, operator.stream(name).await?.last_seq, "{name}");
     }
-    assert_eq!(configurations(&operator).await?, layout);
+    assert_eq!(configurations(&operator, &session).await?, layout);
     assert!(before["RAW_BINANCE"].len() as u64 >= raw && before["DESK_main"].len() > 300);
     assert_eq!((before["SIG_EXT"].len(), operator.stream("SIG_EXT").await?.last_seq), (0, 3));
     let mut external = Writer::resume(&operator, "SIG_EXT", 3).await?;
@@ -349,8 +247,8 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
     // The old server is gone; every stage goes on at its position, and meanwhile the nodes lose their link one by one.
     drop(old);
     drop(single.node);
-    std::fs::write(&config, configuration(&recording, 240.0))?;
-    let stages = Stages::start(&cluster.url(), &config, config.parent().context("folder")?)?;
+    std::fs::write(&config, session.configuration(&database, 240.0, ""))?;
+    let running = stages(&cluster.url(), &config, config.parent().context("folder")?)?;
     for node in &mut cluster.nodes {
         node.restart_with("cluster.conf")?;
         for stream in ["RAW_BINANCE", "AGG_BINANCE_0", "DESK_main"] {
@@ -363,19 +261,19 @@ async fn a_pipeline_grows_from_one_server_to_a_cluster_and_keeps_every_sequence(
         (goes_on && desk_heard_all(&operator).await.ok()?).then_some(())
     })
     .await
-    .with_context(|| stages.tails())?;
+    .with_context(|| running.logs())?;
     eprintln!("the desk hears all its sources {:?} after the last node came back", restarted.elapsed());
-    settle(&operator).await.with_context(|| stages.tails())?;
-    let grown = contents(&operator).await?;
+    settle(&operator).await.with_context(|| running.logs())?;
+    let grown = contents(&operator, &session).await?;
     for (name, facts) in before.iter().filter(|(name, _)| !name.starts_with("KV_") && *name != "SIG_EXT") {
         assert!(grown[name].starts_with(facts), "{name} is not a continuation");
         assert!(
             grown[name].len() > facts.len() || name.starts_with("EXEC"),
             "{name} did not go on\n{}",
-            stages.tails()
+            running.logs()
         );
     }
-    drop(stages);
+    drop(running);
 
     // What every stage said, before and after, is one fold of what it heard.
     let user = schemas::config::UserFile { name: "tapeline.toml".into(), text: std::fs::read_to_string(&config)? };

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+pub use tests::program;
 use tests::{Server, USERS, wait_for};
 
 pub const BOUND: Duration = Duration::from_secs(30);
@@ -20,14 +21,6 @@ const NODES: usize = 3;
 /// A file or folder of the checkout.
 pub fn checkout(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
-
-/// A program that cargo built beside this test.
-pub fn program(name: &str) -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let path = test.ancestors().nth(2).context("target folder")?.join(name);
-    ensure!(path.is_file(), "{} is absent: cargo build --workspace --bins", path.display());
-    Ok(path)
 }
 
 pub fn nats_server() -> PathBuf {
