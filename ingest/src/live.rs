@@ -45,6 +45,9 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
     let settings = task.config.venues.get(&task.id).context("find the venue's configuration")?.clone();
     let http = http::Client::new(task.config.link.http_timeout_ms)?;
     let wall = Wall::new();
+    // First the position, then what stands before it: another instance's fact that comes between takes the position, and
+    // ends us "fenced" instead of being stored twice.
+    let writer = Writer::open(&task.bus, &stream::raw(&task.id)).await?;
     let plan = Plan {
         endpoints: settings.endpoints(venue, market),
         symbols: settings.symbols.clone(),
@@ -53,7 +56,6 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         last_trades: last_trades(&task.bus, &task.id, &settings, task.partitions).await?,
     };
     let floor = last_clock(&task.bus, &task.id).await?;
-    let writer = Writer::open(&task.bus, &stream::raw(&task.id)).await?;
     let (out, input) = mpsc::channel((task.config.frames_queued_max / FRAMES_PER_BATCH_MAX).max(1));
     let shared = Shared {
         venue: task.id.clone(),

@@ -1,18 +1,18 @@
-//! Short runs of `make chaos`, and that its verdict can fail.
+//! Short runs of `make chaos`, and that its verdict can fail; live feeds that are struck.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod twins;
+
+use std::collections::BTreeSet;
 use std::mem::discriminant;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use ledger::db::Db;
 use ledger::schema::SYSTEM_CONFIG;
-use nats::{Bus, Layout};
+use nats::Layout;
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
-use schemas::Fact;
 use schemas::config::UserFile;
-use schemas::raw::Trades;
 use schemas::subject::stream;
 use simulator::rng::Rng;
 use tests::chaos::{Blow, Options, Schedule, run};
@@ -20,8 +20,9 @@ use tests::cluster::Cluster;
 use tests::fleet::Fleet;
 use tests::proxy::Proxy;
 use tests::session::{self, Reference, Session};
+use tests::ticks::{Ticks, newest_trade};
 use tests::venue::Venues;
-use tests::{Server, compare, stored, wait_for};
+use tests::{Server, compare, wait_for};
 
 proptest! {
     #[test]
@@ -163,7 +164,6 @@ async fn a_request_that_nobody_answers_is_repeated_for_as_long_as_an_outage_may_
     Ok(())
 }
 
-/// A live feed cannot be compared with another run; the venue's ids tell what is missing or double.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_live_feed_stores_every_trade_once_though_it_and_the_server_are_killed() -> anyhow::Result<()> {
     const BLOWS: usize = 12;
@@ -176,17 +176,16 @@ async fn a_live_feed_stores_every_trade_once_though_it_and_the_server_are_killed
     std::fs::write(&config, venues.configuration())?;
     let proxy = Proxy::start(servers.node(0).port()).await?;
     let env = [("ingest", servers.env("ingest", &[proxy.port()]))].into();
-    let mut fleet = Fleet::new(servers.dir(), &config, vec!["--partitions".into(), "2".into()], env);
+    let mut fleet = Fleet::new(servers.dir(), &config, vec!["--partitions".into(), "2".into()], env).of_a_live_feed();
     fleet.spawn("ingest")?;
 
     let mut rng = Rng::new(5, "live");
     let mut seen = 0;
     for blow in 0..=BLOWS {
         // Alive again: its trades go on.
-        let goal = seen + 40;
         seen = wait_for("more trades", Duration::from_secs(60), || async {
-            let count = trade_ids(&bus).await.ok()?.values().map(Vec::len).sum::<usize>();
-            (count > goal).then_some(count)
+            let newest = newest_trade(&bus, "binance").await.ok()?;
+            (newest > seen + 40).then_some(newest)
         })
         .await
         .with_context(|| format!("behind {blow} blows\n{}", fleet.logs()))?;
@@ -208,25 +207,10 @@ async fn a_live_feed_stores_every_trade_once_though_it_and_the_server_are_killed
         }
     }
     fleet.kill_all();
-    let ids = trade_ids(&bus).await?;
-    assert_eq!(ids.len(), 2, "two symbols");
-    for (symbol, ids) in ids {
-        let wrong = ids.windows(2).find(|pair| pair[1] != pair[0] + 1);
-        assert_eq!(wrong, None, "{symbol}: of {} trades", ids.len());
-    }
+    let ticks = Ticks::read(&bus, "binance").await?;
+    assert_eq!((ticks.symbols(), ticks.told_holes()), (2, 0), "the venue fills every hole");
+    assert_eq!(ticks.trouble(), Vec::<String>::new(), "of {} trades", ticks.trades());
     Ok(())
-}
-
-/// Ids of all stored trades, by symbol, in stored order.
-async fn trade_ids(bus: &Bus) -> anyhow::Result<BTreeMap<String, Vec<u64>>> {
-    let mut ids: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for (_, subject, payload) in stored(bus, &stream::raw("binance")).await? {
-        if subject.contains(".trade.") {
-            let pack = Trades::decode(&payload)?;
-            ids.entry(pack.symbol).or_default().extend(pack.id);
-        }
-    }
-    Ok(ids)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
