@@ -31,36 +31,42 @@ pub async fn run(args: StageArgs) -> anyhow::Result<()> {
     stage.wait().await
 }
 
-/// Starts the tasks of `venues` on a stage.
+/// Starts the tasks of `venues` on a stage. With `--lease` an instance connects to a venue only while it holds its
+/// lease: a standby's connection would count against the venue's limits.
 pub fn spawn(stage: &Stage, config: &Config, venues: &[String], partitions: u32) {
     let metrics = Metrics::default();
     stage.metrics(|registry| metrics.register(registry));
     for id in venues {
-        let task = live::Task {
-            bus: stage.bus(),
-            id: id.clone(),
-            config: config.clone(),
-            partitions,
-            metrics: metrics.clone(),
-            stats: stage.task_stats(id),
-            stop: stage.stop(),
-        };
-        let source = config.venues[id].source;
-        stage.spawn(id, async move {
-            let needed = [stream::raw(&task.id), nats::kv::stream(stream::KV_INSTRUMENTS)];
-            let needed: Vec<&str> = needed.iter().map(String::as_str).collect();
-            let stop = task.stop.clone();
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                // Nothing was begun yet.
-                there = nats::stage::require(&task.bus, &needed) => there?,
-            }
-            nats::layout::check_partitions(&task.bus, needed[0], task.partitions).await?;
-            match source {
-                Source::Venue => live::run(task).await,
-                Source::Recording | Source::Trades => source::run(task).await,
-            }
+        let (bus, name, config, metrics) = (stage.bus(), id.clone(), config.clone(), metrics.clone());
+        stage.exclusive(id, move |stats, stop| {
+            let task = live::Task {
+                bus: bus.clone(),
+                id: name.clone(),
+                config: config.clone(),
+                partitions,
+                metrics: metrics.clone(),
+                stats,
+                stop,
+            };
+            Box::pin(feed(task))
         });
+    }
+}
+
+/// One venue's task, once its streams are there.
+async fn feed(task: live::Task) -> anyhow::Result<()> {
+    let needed = [stream::raw(&task.id), nats::kv::stream(stream::KV_INSTRUMENTS)];
+    let needed: Vec<&str> = needed.iter().map(String::as_str).collect();
+    let stop = task.stop.clone();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        // Nothing was begun yet.
+        there = nats::stage::require(&task.bus, &needed) => there?,
+    }
+    nats::layout::check_partitions(&task.bus, needed[0], task.partitions).await?;
+    match task.config.venues[&task.id].source {
+        Source::Venue => live::run(task).await,
+        Source::Recording | Source::Trades => source::run(task).await,
     }
 }

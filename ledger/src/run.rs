@@ -18,11 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, address, redacted};
 use crate::core::{Fold, config_entry};
+use crate::db::DbError;
 use crate::schema::TABLES;
 use crate::writer::{WriteError, Writer};
 
 /// The stage's name: in checkpoints and logs.
 pub const STAGE: &str = "ledger";
+/// Its one task. With `--lease` all instances are to write one database.
+const MAIN: &str = "main";
 
 /// Between two tries to list the streams.
 const LIST_PAUSE: Duration = Duration::from_millis(500);
@@ -46,11 +49,13 @@ enum Batch {
     Config(Vec<Message>),
 }
 
+/// By stream: sequence written, facts that wait behind it.
+type Streams = Arc<Mutex<BTreeMap<Arc<str>, (u64, u64)>>>;
+
 /// How far the streams were written, for telemetry.
 struct Progress {
     main: Arc<TaskStats>,
-    /// By stream: sequence written, facts that wait behind it.
-    streams: Mutex<BTreeMap<Arc<str>, (u64, u64)>>,
+    streams: Streams,
 }
 
 impl Progress {
@@ -63,14 +68,11 @@ impl Progress {
         }
         self.main.state(waiting, None, 0, 0);
     }
+}
 
-    fn json(&self) -> serde_json::Value {
-        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        streams
-            .iter()
-            .map(|(name, (seq, lag))| (name.to_string(), serde_json::json!({ "seq": seq, "lag": lag })))
-            .collect()
-    }
+fn shown(streams: &Streams) -> serde_json::Value {
+    let streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+    streams.iter().map(|(name, (seq, lag))| (name.to_string(), serde_json::json!({ "seq": seq, "lag": lag }))).collect()
 }
 
 /// Runs until the job is done, a signal or the first failure. `database_url` goes before the configuration.
@@ -78,34 +80,64 @@ pub async fn run(args: StageArgs, database_url: Option<String>, job: Job) -> any
     let config = Config::load(args.user_file()?.as_ref())?;
     let url = database_url.unwrap_or_else(|| config.database.clone());
     address(&url).map_err(|why| ConfigError::new("environment", "DATABASE_URL", why))?;
+    if args.lease && job == Job::Rebuild {
+        return Err(ConfigError::new("arguments", "--lease", "a rebuild runs alone, without it").into());
+    }
     let stage = Stage::start(STAGE, &args).await?;
+    let streams = Streams::default();
+    let told = streams.clone();
+    stage.stats("streams", Box::new(move || shown(&told)));
+    let (bus, accept_loss, leased) = (stage.bus(), args.accept_loss, args.lease);
+    stage.exclusive(MAIN, move |stats, stop| {
+        let progress = Arc::new(Progress { main: stats, streams: streams.clone() });
+        let work = work(bus.clone(), config.clone(), url.clone(), job, accept_loss, progress, stop);
+        Box::pin(async move { work.await.map_err(|error| if leased { overtaken(error) } else { error }) })
+    });
+    stage.wait().await
+}
+
+/// Under a lease the last transaction of the holder before us may come behind our look at the cursors: a reason to open
+/// again, as with a checkpoint.
+fn overtaken(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(WriteError::Db(DbError::Fenced { stream })) => {
+            BusError::CheckpointFenced { key: format!("{stream} in SQL") }.into()
+        }
+        _ => error,
+    }
+}
+
+/// Writes one database, from where it stands, until the job is done or `stop`.
+async fn work(
+    bus: Bus,
+    config: Config,
+    url: String,
+    job: Job,
+    accept_loss: bool,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut writer = Writer::open(&config, &url).await.context("open the database")?;
     if job == Job::Rebuild {
         let empty = writer.db().is_empty().await?;
         anyhow::ensure!(empty, "rebuild: {} is not empty; name a new database in DATABASE_URL", redacted(&url));
     }
     tracing::info!(database = %redacted(&url), ?job, "ledger opens");
-    let progress = Arc::new(Progress { main: stage.task_stats("main"), streams: Mutex::default() });
-    let shown = progress.clone();
-    stage.stats("streams", Box::new(move || shown.json()));
     let (batches, queue) = mpsc::channel(config.queue_batches_max);
-    let readers = Readers {
-        bus: stage.bus(),
-        stop: stage.stop(),
-        cursors: writer.cursors().clone(),
-        accept_loss: args.accept_loss,
-        config,
-        batches,
-        entries: BTreeMap::new(),
-    };
-    stage.spawn("writer", write(writer, queue, progress, stage.stop()));
-    stage.spawn("readers", async move {
+    let cursors = writer.cursors().clone();
+    let readers = Readers { bus, stop: stop.clone(), cursors, accept_loss, config, batches, entries: BTreeMap::new() };
+    let mut parts = JoinSet::new();
+    parts.spawn(write(writer, queue, progress, stop));
+    parts.spawn(async move {
         match job {
             Job::Follow => readers.follow().await,
             Job::Rebuild => readers.once().await,
         }
     });
-    stage.wait().await
+    while let Some(ended) = parts.join_next().await {
+        ended.context("a part of the ledger panicked")??;
+    }
+    Ok(())
 }
 
 /// Takes batches into transactions until all readers are gone, or `stop`; what was taken is written first.

@@ -191,8 +191,8 @@ impl Stage {
         self.add(Box::new(CoreWork { bus, spec, core, initial, accept, partitions, stats }));
     }
 
-    /// Runs work that one instance at a time should do, under the same rules as a task. `make` gives it for each
-    /// time that it is begun; it ends soon after its token is cancelled.
+    /// Runs work whose stored facts are its state, and that one instance at a time should do, under the same rules as a
+    /// task. `make` gives it for each time that it is begun; it ends soon after its token is cancelled.
     pub fn exclusive<M>(&self, key: &str, make: M)
     where
         M: FnMut(Arc<TaskStats>, CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> + Send + 'static,
@@ -210,7 +210,8 @@ impl Stage {
         let task = checkpoint::key(self.bus.stage(), &name);
         self.spawn(&name, async move {
             let ended = work.run(&stop).await;
-            ended_as(work.stats(), ended, &task)
+            let remedied = !work.resumes();
+            ended_as(work.stats(), ended, &task, remedied)
         });
     }
 
@@ -311,15 +312,22 @@ where
     fn stats(&self) -> &Arc<TaskStats> {
         &self.stats
     }
+    fn resumes(&self) -> bool {
+        true
+    }
     fn run<'a>(&'a mut self, stop: &'a CancellationToken) -> BoxFuture<'a, anyhow::Result<()>> {
         (self.make)(Arc::clone(&self.stats), stop.clone())
     }
 }
 
-/// Notes how a task ended, and says what to do about a halt.
-fn ended_as(stats: &TaskStats, ended: anyhow::Result<()>, task: &str) -> anyhow::Result<()> {
+/// Notes how a task ended, and says what to do about a halt. `remedied` is false for work without a checkpoint: an
+/// operator's word is about one, and its next start goes on behind what is stored.
+fn ended_as(stats: &TaskStats, ended: anyhow::Result<()>, task: &str, remedied: bool) -> anyhow::Result<()> {
     let fenced = |error: &anyhow::Error| error.downcast_ref::<BusError>().is_some_and(BusError::fenced);
     stats.ended(ended.as_ref().is_err_and(fenced));
+    if !remedied {
+        return ended;
+    }
     ended.map_err(|error| match error.downcast::<BusError>() {
         Ok(error) => Halted::of(error, task),
         Err(other) => other,

@@ -4,6 +4,7 @@
 
 mod nodes;
 mod shares;
+mod standby;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

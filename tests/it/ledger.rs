@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use ledger::config::Config;
@@ -89,6 +89,63 @@ async fn check(database: impl Fn(&str) -> anyhow::Result<String>) -> anyhow::Res
     }
     let status = start(&server, &rebuilt, &["rebuild"])?.exit().await?;
     ensure!(status.code() == Some(1), "a rebuild into a database that is not empty ended with {status}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over_within_seconds_and_writes_every_row_once() -> anyhow::Result<()> {
+    let server = Server::start_with_rights().await?;
+    let operator = server.bus("operator").await?;
+    let accounts = vec!["main".into()];
+    let layout = Layout { venues: vec!["binance".into()], accounts, traders: vec!["owl".into()], partitions: 1 };
+    layout.apply(&operator).await?;
+    let choices: Vec<u8> = (0..2000u32).map(|n| (n * 5 % 11) as u8).collect();
+    let facts = merged(&day(3), &choices);
+    nats::kv::put(&operator, KV_CONFIG, "desk.main", "{\"state\":\"active\"}".into()).await?;
+    let dir = tempfile::tempdir()?;
+    let url = format!("sqlite:{}", dir.path().join("ledger.sqlite").display());
+    open(&url).await?.close().await?;
+
+    let (mut told, mut took_ms) = (0, Vec::new());
+    let mut holder = start(&server, &url, &["--lease"])?;
+    for part in facts.chunks(facts.len() / 4 + 1) {
+        if told > 0 {
+            // Whoever comes while another holds the lease waits for it.
+            let standby = start(&server, &url, &["--lease"])?;
+            wait_for("the standby", BOUND, || async {
+                let all = nats::stats::gather(&operator, Duration::from_millis(200)).await.ok()?;
+                (all.iter().filter(|s| s.stage == "ledger").count() == 2).then_some(())
+            })
+            .await?;
+            let killed = Instant::now();
+            std::mem::replace(&mut holder, standby).kill9()?;
+            publish(&operator, part).await?;
+            progress(&url, told + 1).await?;
+            took_ms.push(killed.elapsed().as_millis());
+        } else {
+            publish(&operator, part).await?;
+        }
+        told += part.len() as u64;
+        progress(&url, told).await?;
+    }
+    let tables = settled(&url, &facts).await?;
+    holder.terminate()?;
+    holder.succeeds().await?;
+
+    let undisturbed = format!("sqlite:{}", dir.path().join("undisturbed.sqlite").display());
+    let mut writer = Writer::open(&Config::load(None)?, &undisturbed).await?;
+    for fact in merged(&day(3), &[]) {
+        writer.hear(&fact.stream, fact.seq, &fact.subject, &fact.payload)?;
+    }
+    writer.close().await?;
+    let straight = all(&undisturbed).await?;
+    for table in TABLES.iter().filter(|table| **table != &SYSTEM_CONFIG) {
+        assert_eq!(tables[table.name], straight[table.name], "{}", table.name);
+    }
+    eprintln!("standby of the ledger: {took_ms:?} ms to new rows (ttl 2 s), {told} facts");
+    assert!(took_ms.len() == 3 && took_ms.iter().all(|ms| *ms < 10_000), "{took_ms:?}");
+    let refused = start(&server, &undisturbed, &["--lease", "rebuild"])?.exit().await?;
+    assert_eq!(refused.code(), Some(64), "a rebuild competes with nobody");
     Ok(())
 }
 

@@ -18,14 +18,20 @@ use crate::config::ms;
 use crate::error::BusError;
 use crate::telemetry::{Board, TaskStats};
 
-/// Reopens in a row after another instance moved the checkpoint of a task whose lease is ours.
+/// Reopens in a row after another instance moved the checkpoint, or the end of the stream, of a task whose lease is ours.
 const REOPENS_MAX: u32 = 5;
 
 /// Work that one instance at a time should do. It is run again after it was lost or taken over.
 pub trait Work: Send {
     /// The task's key within its stage.
     fn stats(&self) -> &Arc<TaskStats>;
-    /// Runs until `stop`, drains, and ends. Dropping it is as a crash of the process.
+    /// What it stored is its state (ingest, callers): overtaken by another instance, it goes on behind what stands there.
+    /// A fold that meets other bytes would meet them again.
+    fn resumes(&self) -> bool {
+        false
+    }
+    /// Runs until `stop`, drains, and ends; before that only when nothing is left to do. Dropping it is as a crash of
+    /// the process.
     fn run<'a>(&'a mut self, stop: &'a CancellationToken) -> BoxFuture<'a, anyhow::Result<()>>;
 }
 
@@ -55,6 +61,8 @@ struct Shown {
 enum Ended {
     /// Drained and given back.
     Given,
+    /// Nothing is left to do: a recording that is stored to its end.
+    Done,
     /// The lease ran out or is another's: the work was dropped where it stood.
     Lost,
 }
@@ -85,13 +93,13 @@ impl Host {
 
     /// Competes for the tasks until `stop`; then drains what it holds and gives it back. A halt of one task is told
     /// and tried again every `lease.halt_retry_s` while the others go on: given up, it would end one instance after
-    /// the other. Other trouble ends this instance.
+    /// the other. Other trouble ends this instance, and so does the end of the last task that has one.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         crate::stage::require(&self.bus, &[&crate::kv::stream(schemas::subject::stream::KV_LEASE)]).await?;
         let mut tick = tokio::time::interval(ms(self.bus.config().lease.renew_ms));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tracing::info!(id = self.id, tasks = self.tasks.len(), "competes for leases");
-        loop {
+        while !self.tasks.is_empty() {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -187,6 +195,11 @@ impl Host {
         self.board.remove(&task);
         match ended.with_context(|| task.clone())? {
             Ended::Given => tracing::info!(task, "lease given back"),
+            Ended::Done => {
+                tracing::info!(task, "done, lease given back");
+                self.tasks.remove(&task);
+                return Ok(());
+            }
             Ended::Lost => {
                 self.shown.lock().unwrap_or_else(PoisonError::into_inner).lost += 1;
                 tracing::warn!(task, "lease lost, work dropped");
@@ -247,18 +260,21 @@ async fn hold(
         let Err(error) = ended else {
             work.stats().ended(false);
             lease.release().await;
-            break Ok(Ended::Given);
+            // Asked to stop, it may be somebody else's turn; if not, running it again would find nothing to do.
+            break Ok(if stop.is_cancelled() { Ended::Given } else { Ended::Done });
         };
         let halt = error.downcast_ref::<BusError>().and_then(BusError::halt);
         work.stats().ended(error.downcast_ref::<BusError>().is_some_and(BusError::fenced));
+        let overtaken = halt == Some("checkpoint_fenced") || (halt == Some("fenced") && work.resumes());
         match halt {
-            // A holder before us wrote its last checkpoint late, or a holder behind us wrote its first.
-            Some("checkpoint_fenced") if reopens < REOPENS_MAX => match lease.renew().await {
+            // A holder before us wrote its last checkpoint late, or a holder behind us wrote its first; or its last facts
+            // came behind our look at the stream.
+            Some(fenced) if overtaken && reopens < REOPENS_MAX => match lease.renew().await {
                 Ok(false) => break Ok(Ended::Lost),
                 Ok(true) | Err(_) => {
                     reopens += 1;
                     pause = Duration::ZERO;
-                    tracing::warn!(task, reopens, "checkpoint was moved by another instance, opened again");
+                    tracing::warn!(task, reopens, fenced, "another instance came between, opened again");
                 }
             },
             Some(_) => {
