@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nats::Layout;
+use schemas::config::UserFile;
 use schemas::subject::PARTITIONS;
 use toml::{Table, Value};
 
@@ -40,6 +41,8 @@ pub struct Overlay {
 /// What a pipeline consists of.
 pub struct Settings {
     pub layout: Layout,
+    /// `[nats]`: of our own connection, and retention and copies of the streams.
+    pub bounds: nats::Config,
     pub overlay: Overlay,
 }
 
@@ -80,7 +83,9 @@ pub fn settings(args: &up::Args, data: &Path) -> anyhow::Result<Settings> {
     let traders = overlay.names(&["strategy", "traders"]);
     overlay.set_default(&["gateway", "traders"], Value::Array(traders.iter().cloned().map(Value::String).collect()));
     let layout = Layout { venues, accounts: vec!["main".to_owned()], traders, partitions: PARTITIONS };
-    Ok(Settings { layout, overlay })
+    let name = user.map_or_else(|| "demo.toml".to_owned(), |user| user.name);
+    let bounds = nats::Config::load(Some(&UserFile { name, text: overlay.text() }))?;
+    Ok(Settings { layout, bounds, overlay })
 }
 
 impl Overlay {

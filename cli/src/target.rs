@@ -57,9 +57,8 @@ pub fn operator(url: &str, secrets: Option<&Secrets>) -> Login {
     Login { url: url.to_owned(), stage: OPERATOR.to_owned(), user, password }
 }
 
-/// A connection with the default bounds.
-pub async fn connect(login: Login) -> anyhow::Result<Bus> {
-    let config = nats::Config::load(None)?;
+/// A connection with the user's bounds.
+pub async fn connect(login: Login, config: nats::Config) -> anyhow::Result<Bus> {
     Ok(Bus::connect(login, config).await?)
 }
 

@@ -122,7 +122,7 @@ impl House {
 
         let step = self.step("streams");
         let login = target::operator(&nats_url, secrets.as_ref());
-        let bus = tokio::time::timeout(READY_WAIT_MAX, target::connect(login))
+        let bus = tokio::time::timeout(READY_WAIT_MAX, target::connect(login, settings.bounds.clone()))
             .await
             .context("nats-server did not answer")??;
         settings.layout.apply(&bus).await.context("create the streams")?;

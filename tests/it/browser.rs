@@ -32,13 +32,17 @@ struct Demo {
 }
 
 impl Demo {
-    fn start(data: tempfile::TempDir) -> anyhow::Result<Self> {
+    fn start(data: tempfile::TempDir, configuration: &str) -> anyhow::Result<Self> {
+        let config = data.path().join("mine.toml");
+        std::fs::write(&config, configuration)?;
         let err = std::fs::File::create(data.path().join("up.log"))?;
         let child = Command::new(program("tapeline")?)
             .args(["--json", "--data-dir"])
             .arg(data.path())
             .args(["up", "--demo", "--nats-port", "0", "--dashboard"])
             .arg(format!("127.0.0.1:{}", cli::nats_server::free_port(0)?))
+            .arg("--config")
+            .arg(&config)
             .current_dir(root())
             .env_remove("NATS_URL")
             .stdin(Stdio::null())
@@ -102,7 +106,7 @@ fn alive(pid: u64) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_sees_prices_move_a_filled_chart_and_a_paper_fill_and_ctrl_c_ends_all() -> anyhow::Result<()> {
-    let mut demo = Demo::start(tempfile::tempdir()?)?;
+    let mut demo = Demo::start(tempfile::tempdir()?, "")?;
     let run = demo.ready().await?;
     let url = run["dashboard"].as_str().context("dashboard")?.to_owned();
 
@@ -139,9 +143,12 @@ async fn a_stranger_sees_prices_move_a_filled_chart_and_a_paper_fill_and_ctrl_c_
     let left: Vec<u64> = pids.into_iter().filter(|pid| alive(*pid)).collect();
     assert_eq!(left, Vec::<u64>::new(), "processes left behind");
 
-    // A second start goes on with the stored streams.
-    let mut again = Demo::start(data)?;
+    // A second start goes on with the stored streams, and keeps them for as long as the configuration says now.
+    let mut again = Demo::start(data, "[nats.layout]\nraw_days = 3\n")?;
     again.ready().await?;
+    let bus = cli::target::operator_bus(Some(again.data.path().to_owned())).await?;
+    let kept = bus.js().get_stream("RAW_BINANCE").await?.cached_info().config.max_age;
+    assert_eq!(kept, Duration::from_secs(3 * 86_400));
     let said = |stages: &Value| {
         stages
             .as_array()
