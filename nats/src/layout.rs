@@ -457,6 +457,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_stream_that_grows_is_bounded_by_more_than_age() {
+        let bounds = crate::config::Config::default().layout;
+        let sequencers = layout().sequencers(&bounds).into_iter().map(|(stream, _)| stream);
+        for stream in layout().plain(&bounds).into_iter().chain(sequencers) {
+            // Ticks by bytes, which only an operator who knows the disk can choose.
+            assert!(stream.max_messages > 0 || stream.name.starts_with("RAW_"), "{}", stream.name);
+        }
+        for bucket in layout().buckets(&bounds) {
+            assert!(bucket.max_messages_per_subject > 0, "{}", bucket.name);
+        }
+    }
+
     fn overlap(a: &str, b: &str) -> bool {
         let (mut a, mut b) = (a.split('.'), b.split('.'));
         loop {

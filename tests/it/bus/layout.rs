@@ -1,8 +1,9 @@
 //! Subjects, partitions and the streams of the layout; the desk as the merge of its sources.
 
 use async_nats::jetstream::stream::{Config as StreamConfig, SubjectTransform};
-use nats::{Layout, Reader, Writer, kv};
-use tests::{stored, wait_for};
+use nats::{Config, Layout, Reader, Writer, kv};
+use schemas::config::UserFile;
+use tests::{Server, stored, wait_for};
 
 use super::{BOUND, make, make_checkpoints, make_with, server_and_bus, value};
 
@@ -77,6 +78,28 @@ async fn the_layout_is_applied_twice_and_its_partitions_are_frozen() -> anyhow::
     assert_eq!(nats::layout::partitions(&bus, "x").await?, Some(2));
     let error = Layout { partitions: 4, ..layout() }.apply(&bus).await.unwrap_err().to_string();
     assert!(error.contains("frozen"), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bounds_of_the_configuration_are_the_streams_and_a_full_disk_is_told_with_a_remedy() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let bus_with = async |text: &str| {
+        let user = UserFile { name: "test".into(), text: format!("[nats.layout]\n{text}") };
+        server.bus_with("operator", Config::load(Some(&user))?).await
+    };
+    let bus = bus_with("desk_bytes_max = 1048576\nrisk_messages_max = 77\n").await?;
+    layout().apply(&bus).await?;
+    for (stream, messages, bytes) in
+        [("DESK_main", 50_000_000, 1 << 20), ("RISK_main", 77, -1), ("SIG_EXT", 50_000_000, -1)]
+    {
+        let config = bus.js().get_stream(stream).await?.cached_info().config.clone();
+        assert_eq!((config.max_messages, config.max_bytes), (messages, bytes), "{stream}");
+    }
+    let vast = bus_with("raw_bytes_max = 1152921504606846976\n").await?;
+    let more = Layout { venues: vec!["z".into()], ..layout() };
+    let error = more.apply(&vast).await.unwrap_err().to_string();
+    assert!(error.contains("RAW_Z") && error.contains("nats.layout."), "{error}");
     Ok(())
 }
 

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use async_nats::jetstream::stream::Config as StreamConfig;
 use nats::kv::{self, Put};
 use nats::task::Accept;
 use nats::{BusError, Reader};
 use tests::{Server, stored};
 
 use super::{
-    BOUND, feed, make, make_checkpoints, quick, run, run_accepting, server_and_bus, task_streams, totals, value,
+    BOUND, feed, make, make_checkpoints, make_with, quick, run, run_accepting, server_and_bus, task_streams, totals,
+    value,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,6 +26,29 @@ async fn an_input_that_expired_behind_the_checkpoint_halts() -> anyhow::Result<(
     // An operator may let it pass; the outputs go on at the next position.
     run_accepting::<1>(&bus, 0, Accept { loss: true, ..Accept::default() }).until(300).await?;
     assert_eq!(bus.stream("OUT").await?.last_seq, 200);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_that_outgrew_its_bound_behind_the_checkpoint_halts() -> anyhow::Result<()> {
+    let (_server, bus) = server_and_bus().await?;
+    for bound in ["max_messages", "max_bytes"] {
+        for stream in ["IN", "OUT", "KV_ckpt"] {
+            // Absent in the first round.
+            let _ = bus.js().delete_stream(stream).await;
+        }
+        let (max_messages, max_bytes) = if bound == "max_messages" { (50, -1) } else { (-1, 4096) };
+        let subjects = vec!["t.in.>".into()];
+        make_with(&bus, StreamConfig { name: "IN".into(), subjects, max_messages, max_bytes, ..Default::default() })
+            .await?;
+        make(&bus, "OUT", "t.out.>").await?;
+        make_checkpoints(&bus).await?;
+        feed(&bus, 1, 20).await?;
+        run::<1>(&bus, 0).until(20).await?;
+        feed(&bus, 21, 300).await?;
+        let error = run::<1>(&bus, 0).ends().await?;
+        assert!(matches!(error, BusError::InputExpired { cursor: 20, .. }), "{bound}: {error}");
+    }
     Ok(())
 }
 
