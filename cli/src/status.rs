@@ -107,6 +107,9 @@ fn stage_table(answers: &[StageStats]) -> Table {
             "disconnected".to_owned()
         } else if stopped > 0 {
             format!("{stopped} stopped")
+        } else if a.tasks.is_empty() && a.whole["lease"].is_object() {
+            // Another instance holds what it would run.
+            "standby".to_owned()
         } else {
             "up".to_owned()
         };

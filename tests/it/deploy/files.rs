@@ -135,8 +135,14 @@ fn units() -> anyhow::Result<Vec<Start>> {
     let start = |stage: &str| {
         let mut line = exec.replace("/usr/local/bin/", "").replace("%i", stage).replace("%d", "/run/credentials");
         env.iter().for_each(|(key, value)| line = line.replace(&format!("${{{key}}}"), value));
+        // A variable without braces is as many words as it holds: none, when it is empty.
+        let words = line.split(' ').flat_map(|word| match word.strip_prefix('$').and_then(|key| env.get(key)) {
+            Some(value) => value.split_whitespace().collect(),
+            None => vec![word],
+        });
+        let argv = words.map(str::to_owned).collect();
         let env = env.iter().map(|(k, v)| (k.clone(), v.replace("%i", stage))).collect();
-        Start { file: format!("tapeline@{stage}.service"), argv: line.split(' ').map(str::to_owned).collect(), env }
+        Start { file: format!("tapeline@{stage}.service"), argv, env }
     };
     Ok(STAGES.map(start).into())
 }

@@ -1,6 +1,7 @@
 //! A venue's feed with a standby. Only the holder of the lease is connected to the venue; the other goes on behind what
 //! the stream holds, and asks the venue for what came between. (The ledger's standby: `tests/it/ledger.rs`.)
 
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -10,7 +11,7 @@ use tests::cluster::Cluster;
 use tests::fleet::Fleet;
 use tests::ticks::{Ticks, newest_trade};
 use tests::venue::Venues;
-use tests::wait_for;
+use tests::{program, wait_for};
 
 use super::{BOUND, VENUE, holder};
 
@@ -51,6 +52,12 @@ async fn a_standby_of_a_live_feed_takes_over_within_seconds_and_no_trade_is_miss
             .with_context(|| fleet.logs())
         };
         goes_on(&fleet).await?;
+        wait_for("tapeline status to show who stands by", BOUND, || async {
+            let mut status = Command::new(program("tapeline").ok()?);
+            let shown = status.arg("status").envs(servers.env_direct("operator")).output().ok()?;
+            String::from_utf8_lossy(&shown.stdout).contains("standby").then_some(())
+        })
+        .await?;
         let mut took_ms = Vec::new();
         for round in 0..ROUNDS {
             let (doomed, before) = working(&fleet, &bus).await?;
