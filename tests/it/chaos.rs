@@ -20,6 +20,7 @@ use tests::cluster::Cluster;
 use tests::fleet::Fleet;
 use tests::proxy::Proxy;
 use tests::session::{self, Reference, Session};
+use tests::soak::{Growth, slopes};
 use tests::ticks::{Ticks, newest_trade};
 use tests::venue::Venues;
 use tests::{Server, compare, wait_for};
@@ -234,12 +235,16 @@ async fn one_server_and_three_store_the_same_bytes_whatever_strikes() -> anyhow:
 #[test]
 fn the_slope_of_a_line_is_found_through_noise_and_a_peak_is_none() {
     let line = |x: f64| (x, 100.0 + 7.5 * x + if (x as i64) % 2 == 0 { 3.0 } else { -3.0 });
-    let points: Vec<_> = (0..300).map(|n| line(f64::from(n))).collect();
-    let [from, slope, to] = tests::soak::slopes(&points);
-    assert!((slope - 7.5).abs() < 0.001 && from <= slope && slope <= to, "{from} {slope} {to}");
+    let slope = slopes(&(0..300).map(|n| line(f64::from(n))).collect::<Vec<_>>());
+    assert!((slope[1] - 7.5).abs() < 0.001 && slope[0] <= slope[1] && slope[1] <= slope[2], "{slope:?}");
+    let verdicts = [8.0, 7.5, 7.0].map(|bound| Growth::of(slope, bound));
+    assert_eq!(verdicts[0], Growth::Flat);
+    assert_eq!(verdicts[2], Growth::NotFlat);
     // The garbage collector's sawtooth, and a peak at its end that a least-squares line would follow.
     let teeth = |n: i32| (f64::from(n), 150.0 + f64::from(n * 7 % 30) + if n > 54 { 200.0 } else { 0.0 });
-    let slope = tests::soak::slopes(&(0..60).map(teeth).collect::<Vec<_>>())[1];
-    assert!(slope.abs() < 0.3, "{slope}");
-    assert_eq!((tests::soak::slopes(&[]), tests::soak::slopes(&[(1.0, 5.0)])), ([0.0; 3], [0.0; 3]));
+    let slope = slopes(&(0..60).map(teeth).collect::<Vec<_>>());
+    assert!(slope[1].abs() < 0.3, "{slope:?}");
+    // Whether it is below that bound, sixty points of such noise cannot tell.
+    assert_eq!(Growth::of(slope, slope[1] + 0.01), Growth::NotTold);
+    assert_eq!((slopes(&[]), slopes(&[(1.0, 5.0)])), ([0.0; 3], [0.0; 3]));
 }

@@ -1,16 +1,16 @@
 //! Accelerated input for a long time, while memory and files are measured: do they stay flat?
 //!
-//! The slope is Theil and Sen's over the second half: the run is cut into sixty equal parts, each is its mean, and of the
-//! last thirty the median of the slopes of all pairs counts. So a single peak decides nothing, and what fills in the
-//! first half (indicator windows, caches, allocators, a garbage collector's room) is no growth. Beside it stands the
-//! interval that holds the middle half of those slopes: a slope within it of zero is noise.
-//!
-//! All large streams reach their retention in the first four minutes at the default speed: nats-server's memory takes a
-//! step there (it decodes the oldest block of a compressed stream to drop from it), which is no growth either. Runs of
-//! ten minutes and more are judged fairly.
+//! The slope is Theil and Sen's over the last two thirds: the run is cut into sixty equal parts, each is its mean, and of
+//! the last forty the median of the slopes of all pairs counts. So a single peak decides nothing, and what fills first
+//! (indicator windows, caches, allocators, a garbage collector's room) is no growth. Beside it stands its interval of
+//! 95 % confidence (Sen 1968, from Kendall's statistic; parts of one process hang together, so it is rather narrow). Below
+//! the bound as a whole it is flat, above the bound as a whole it is not; else the run was too short to tell, and says so.
 //!
 //! nats-server's resident memory is its live heap and about as much again, which its garbage collector lets grow before
-//! it runs. What it holds is the live heap, so that is measured as well; the verdict is on what is resident.
+//! it runs; so the live heap is measured as well. It breathes with the blocks that it writes to and drops from: the large
+//! streams are bounded so that they reach their retention in the first minutes and have small blocks (a quarter of the
+//! bound, at most 8 MiB). Where a compressed stream reaches its retention the memory takes a step: from then on the oldest
+//! block is decoded to drop from it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use crate::fleet::{Fleet, STAGES};
 use crate::venue::Venues;
 
 /// Share of the run that is warming up: windows of indicators and caches fill, allocators settle.
-const WARM_UP: f64 = 0.5;
+const WARM_UP: f64 = 1.0 / 3.0;
 /// Equal parts that a run is cut into for its slopes.
 const PARTS: f64 = 60.0;
 /// A stage is flat when its memory grows by less than this: KiB a minute, 90 MiB a day.
@@ -41,8 +41,8 @@ pub const SIZE_GROWTH_MAX: f64 = 1.5;
 pub const SIZE_BYTES_SMALL: f64 = 16_384.0;
 /// Bound of each venue's tick stream and of the desk, and of each stream of candles, so that the run reaches them and
 /// goes on for most of its time with all that it may keep.
-const STREAM_BYTES_MAX: u64 = 64 << 20;
-const AGGREGATE_MESSAGES_MAX: u64 = 8_000;
+const STREAM_BYTES_MAX: u64 = 16 << 20;
+const AGGREGATE_MESSAGES_MAX: u64 = 4_000;
 /// What is stored in all streams: bounded, so it has a verdict.
 const STREAMS: &str = "streams";
 /// Of nats-server, from its own statistics.
@@ -72,13 +72,37 @@ pub struct Memory {
     pub max_kib: f64,
     /// Theil and Sen's, behind the warm-up.
     pub slope_kib_per_min: f64,
-    /// Quartiles of the slopes of all pairs.
+    /// Its interval of 95 % confidence.
     pub slope_from_kib_per_min: f64,
     pub slope_to_kib_per_min: f64,
     pub bound_kib_per_min: f64,
-    pub flat: bool,
+    pub growth: Growth,
     /// Mean of every minute, from the start.
     pub kib_by_minute: Vec<f64>,
+}
+
+/// What a slope says of its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Growth {
+    Flat,
+    /// The noise is larger than the distance to the bound: run for longer.
+    NotTold,
+    NotFlat,
+}
+
+impl Growth {
+    /// `slope` as [`slopes`] gives it, in the unit of `bound`.
+    pub fn of(slope: [f64; 3], bound: f64) -> Self {
+        let [from, _, to] = slope;
+        if to <= bound {
+            Self::Flat
+        } else if from > bound {
+            Self::NotFlat
+        } else {
+            Self::NotTold
+        }
+    }
 }
 
 /// A file, folder or checkpoint, in bytes.
@@ -102,17 +126,22 @@ pub struct Report {
     pub messages: u64,
     /// Market time that passed, in hours.
     pub market_h: f64,
+    /// Everything is, and was told to be.
     pub flat: bool,
 }
 
-/// Quartiles of the slopes of all pairs of points (x, y) with different x; the second is Theil and Sen's slope. Zeros
-/// for fewer than two points.
+/// Theil and Sen's slope of points (x, y) between the ends of its interval of 95 % confidence. Zeros for fewer than two
+/// points.
 pub fn slopes(points: &[(f64, f64)]) -> [f64; 3] {
     let pairs = points.iter().enumerate().flat_map(|(i, a)| points[i + 1..].iter().map(move |b| (a, b)));
     let mut slopes: Vec<f64> = pairs.filter(|(a, b)| a.0 != b.0).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect();
     slopes.sort_by(f64::total_cmp);
-    let at = |share: f64| slopes.get((slopes.len() as f64 * share) as usize).copied().unwrap_or(0.0);
-    [at(0.25), at(0.5), at(0.75)]
+    let n = points.len() as f64;
+    // 1.96 standard deviations of Kendall's S under no trend.
+    let wide = 1.96 * (n * (n - 1.0) * (2.0 * n + 5.0) / 18.0).max(0.0).sqrt();
+    let all = slopes.len() as f64;
+    let at = |rank: f64| slopes.get(rank.clamp(0.0, (all - 1.0).max(0.0)) as usize).copied().unwrap_or(0.0);
+    [at((all - wide) / 2.0), at(all / 2.0), at((all + wide) / 2.0)]
 }
 
 /// Named values over time, in minutes.
@@ -127,7 +156,7 @@ impl Series {
     fn halves(points: &[(f64, f64)], minutes: f64) -> (&[(f64, f64)], &[(f64, f64)]) {
         points.split_at(points.partition_point(|(minute, _)| *minute < minutes * WARM_UP))
     }
-    /// Quartiles of the slopes between the means of the equal parts behind the warm-up.
+    /// [`slopes`] of the means of the equal parts behind the warm-up.
     fn slopes(points: &[(f64, f64)], minutes: f64) -> [f64; 3] {
         let part = |point: &(f64, f64)| (point.0 * PARTS / minutes) as u64;
         let parts = Self::halves(points, minutes).1.chunk_by(|a, b| part(a) == part(b));
@@ -199,7 +228,7 @@ fn report(options: &Options, memory: &Series, sizes: &Series, checkpoints: &Seri
         .filter_map(|name| {
             let points = memory.0.get(*name)?;
             let warm = Series::halves(points, minutes).1;
-            let [slope_from, slope, slope_to] = Series::slopes(points, minutes);
+            let slopes = Series::slopes(points, minutes);
             let bound = match *name {
                 "nats-server" | LIVE_HEAP | "simulator" => SERVER_SLOPE_MAX,
                 _ => STAGE_SLOPE_MAX,
@@ -210,11 +239,11 @@ fn report(options: &Options, memory: &Series, sizes: &Series, checkpoints: &Seri
                 warm_kib: warm.first()?.1,
                 end_kib: warm.last()?.1,
                 max_kib: points.iter().map(|p| p.1).fold(0.0, f64::max),
-                slope_kib_per_min: slope,
-                slope_from_kib_per_min: slope_from,
-                slope_to_kib_per_min: slope_to,
+                slope_from_kib_per_min: slopes[0],
+                slope_kib_per_min: slopes[1],
+                slope_to_kib_per_min: slopes[2],
                 bound_kib_per_min: bound,
-                flat: slope <= bound,
+                growth: Growth::of(slopes, bound),
                 kib_by_minute: by_minute(points),
             })
         })
@@ -232,7 +261,8 @@ fn report(options: &Options, memory: &Series, sizes: &Series, checkpoints: &Seri
     };
     let files: Vec<Size> = sizes.0.iter().filter_map(|(name, points)| size(name, points, name == STREAMS)).collect();
     let checkpoints: Vec<Size> = checkpoints.0.iter().filter_map(|(name, points)| size(name, points, true)).collect();
-    let flat = memory.iter().all(|m| m.flat) && checkpoints.iter().chain(&files).all(|size| size.flat != Some(false));
+    let flat = memory.iter().all(|m| m.growth == Growth::Flat)
+        && checkpoints.iter().chain(&files).all(|size| size.flat != Some(false));
     Report {
         options: options.clone(),
         memory,
