@@ -225,6 +225,11 @@ impl Config {
         if !(1_000..=3_600_000).contains(&live.clock_ms_max) {
             return wrong("clock_ms_max", format!("{}; allowed are 1000 to 3600000", live.clock_ms_max));
         }
+        if self.is_live() && self.accounts.len() > 1 {
+            let why =
+                format!("{}; allowed with mode = \"live\" is one: the keys are of one account", self.accounts.len());
+            return Err(ConfigError::value("executor.accounts", why));
+        }
         if self.is_live() && live.venues.is_empty() {
             return wrong("venues", "no venue; at least one".into());
         }
@@ -323,6 +328,10 @@ mod tests {
         for (text, key) in [
             ("[executor]\nmode = \"real\"\n", "executor.mode"),
             ("[executor]\nmode = \"live\"\n", "executor.live.consent_to_real_orders"),
+            (
+                "[executor]\nmode = \"live\"\naccounts = [\"a\", \"b\"]\n[executor.live]\nconsent_to_real_orders = true\n",
+                "executor.accounts",
+            ),
             ("[executor.live]\nrecv_window_ms = 90000\n", "executor.live.recv_window_ms"),
             ("[executor.live.venues.nowhere]\nbase_url = \"\"\n", "executor.live.venues.nowhere"),
             (

@@ -101,12 +101,13 @@ impl Protocol for Usdm {
         let limited =
             |why| Answer::Limited { retry_after_ms: reply.retry_after_s.map(|s| s.saturating_mul(1_000)), why };
         match (ask, reply.status, code) {
-            (_, 418 | 429, _) | (_, 400, -1003 | -1015) => limited(why),
+            // 403 is the venue's firewall, in front of everything.
+            (_, 403 | 418 | 429, _) | (_, 400, -1003 | -1015) => limited(why),
             // "Service Unavailable" says that nothing was done, "Unknown error" does not; both are 503.
             (_, 503, -1008) => limited(why),
             (_, 500.., _) | (_, _, -1006 | -1007 | -1000 | -1001) => Answer::Doubt { why },
             (_, _, -1021) => Answer::Late,
-            (_, _, -1002 | -1022 | -2014 | -2015) | (_, 401 | 403, _) => Answer::Forbidden { why },
+            (_, _, -1002 | -1022 | -2014 | -2015) | (_, 401, _) => Answer::Forbidden { why },
             (Ask::Query { .. }, 400 | 404, -2013) | (Ask::Cancel { .. }, 400 | 404, -2011 | -2013) => Answer::Unknown,
             (Ask::Place { .. }, 400, -4116) => Answer::Duplicate,
             // The venue's word that this order is not taken; what it says without a code is not one.
@@ -374,7 +375,7 @@ mod tests {
         assert_eq!(of(&place(), 400, -1021), Answer::Late);
         assert_eq!(of(&query(), 400, -2013), Answer::Unknown);
         assert!(matches!(of(&place(), 400, -2013), Answer::Refused { .. }));
-        for status in [418, 429] {
+        for status in [403, 418, 429] {
             let answer = of(&place(), status, -1003);
             assert!(matches!(answer, Answer::Limited { retry_after_ms: Some(3_000), .. }), "{answer:?}");
         }

@@ -360,7 +360,7 @@ impl State {
             // Its end may have overtaken us: the question says which.
             (Ask::Cancel { .. }, Answer::Unknown) => {
                 open.view = None;
-                open.due_ns = if open.tries == 0 { 0 } else { now_ns + backoff_ns };
+                open.due_ns = now_ns + backoff_ns;
                 open.tries += 1;
             }
             (_, answer) => {
