@@ -334,7 +334,7 @@ fn risk_input(fact: &Typed) -> anyhow::Result<Option<risk::In>> {
         Typed::Exec(Exec::Reject(f)) => Some(In::Reject(f.clone())),
         Typed::Exec(Exec::Done(f)) => Some(In::Done(f.clone())),
         Typed::Exec(Exec::Funding(f)) => Some(In::Funding(f.clone())),
-        Typed::Exec(Exec::Sending(_)) | Typed::Market(_) | Typed::Risk(_) => None,
+        Typed::Exec(Exec::Sending(_) | Exec::Cancelling(_)) | Typed::Market(_) | Typed::Risk(_) => None,
     })
 }
 

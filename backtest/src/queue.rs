@@ -148,8 +148,8 @@ impl Queue {
         let sourced = match tokens.next().unwrap_or("") {
             "raw" => matches!(tokens.nth(2), Some("trade" | "quote" | "ticker" | "gap" | "clock")),
             "candle" | "preview" => self.desk_hears_candles,
-            "signal" | "order" | "cancel" | "state" | "sending" | "ack" | "fill" | "reject" | "done" | "funding"
-            | "$KV" => true,
+            "signal" | "order" | "cancel" | "state" | "sending" | "cancelling" | "ack" | "fill" | "reject" | "done"
+            | "funding" | "$KV" => true,
             _ => false,
         };
         sourced.then(|| {

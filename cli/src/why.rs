@@ -183,6 +183,7 @@ fn saying(node: &Node) -> String {
         "sending" => {
             format!("sending {}", ["id", "side", "qty", "symbol", "kind"].map(|n| plain(&f["order"][n])).join(" "))
         }
+        "live" => format!("{} says of {}: {}", plain(&f["venue"]), plain(&f["id"]), plain(&f["what"])),
         "fill" => format!("fill {} at {}: {}", words(&["side", "qty", "symbol"]), plain(&f["price"]), plain(&f["why"])),
         "reject" => format!("rejected {}: {}", plain(&f["code"]), plain(&f["reason"])),
         "done" => words(&["state", "filled", "reason"]),

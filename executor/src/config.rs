@@ -26,6 +26,7 @@ pub struct Config {
     pub fees: Fees,
     pub funding: FundingConfig,
     pub liquidation: LiquidationConfig,
+    pub live: LiveConfig,
 }
 
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -87,7 +88,57 @@ pub struct LiquidationConfig {
     pub fee_bps: Price,
 }
 
+/// Live venues; only `mode = "live"` looks at it.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiveConfig {
+    pub consent_to_real_orders: bool,
+    pub fresh_ms: u32,
+    pub attempts_max: u32,
+    pub recv_window_ms: u32,
+    pub settle_ms: u32,
+    pub poll_ms: u32,
+    pub request_timeout_ms: u32,
+    pub backoff_ms_min: u32,
+    pub backoff_ms_max: u32,
+    pub clock_ms_max: u64,
+    /// By venue id.
+    pub venues: BTreeMap<String, LiveVenueConfig>,
+}
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiveVenueConfig {
+    /// Empty: the venue's real one.
+    pub base_url: String,
+}
+
+impl LiveVenueConfig {
+    /// Unencrypted, and therefore on this machine.
+    pub fn plain_http(&self) -> bool {
+        self.base_url.starts_with("http://")
+    }
+    fn check(&self) -> Result<(), String> {
+        let url = &self.base_url;
+        let host = url.strip_prefix("http://").unwrap_or("");
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let here = ["127.0.0.1", "localhost", "[::1]"].contains(&name);
+        if url.is_empty() || here || (url.starts_with("https://") && !url.ends_with('/')) {
+            return Ok(());
+        }
+        Err(format!("`{url}`; allowed are https://..., http:// on this machine, and nothing for the venue's own"))
+    }
+}
+
 impl Config {
+    /// Orders go to real venues.
+    pub fn is_live(&self) -> bool {
+        self.mode == "live"
+    }
+
     /// The defaults with the user's `[executor]` table laid over them.
     pub fn load(user: Option<&UserFile>) -> Result<Self, ConfigError> {
         let config: Self = schemas::config::load("executor", DEFAULT, user)?;
@@ -98,9 +149,10 @@ impl Config {
     /// Values that read well but mean nothing.
     pub fn check(&self) -> Result<(), ConfigError> {
         let wrong = |key: &str, why: String| Err(ConfigError::value(&format!("executor.{key}"), why));
-        if !["paper", "sim"].contains(&self.mode.as_str()) {
-            return wrong("mode", format!("`{}`; allowed are paper, sim", self.mode));
+        if !["paper", "sim", "live"].contains(&self.mode.as_str()) {
+            return wrong("mode", format!("`{}`; allowed are paper, sim, live", self.mode));
         }
+        self.check_live()?;
         if self.accounts.is_empty() {
             return wrong("accounts", "no account; at least one name".into());
         }
@@ -146,6 +198,48 @@ impl Config {
             return wrong("liquidation.maintenance_share", allowed);
         }
         bps("liquidation.fee_bps", *fee_bps, 0)?;
+        Ok(())
+    }
+
+    fn check_live(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &str, why: String| Err(ConfigError::value(&format!("executor.live.{key}"), why));
+        let live = &self.live;
+        if self.is_live() && !live.consent_to_real_orders {
+            let why = "false; allowed is true with mode = \"live\", which sends real orders with real money";
+            return wrong("consent_to_real_orders", why.into());
+        }
+        for (key, value, low, high) in [
+            ("fresh_ms", live.fresh_ms, 1, 600_000),
+            ("attempts_max", live.attempts_max, 1, 100),
+            ("recv_window_ms", live.recv_window_ms, 50, 60_000),
+            ("settle_ms", live.settle_ms, 50, 60_000),
+            ("poll_ms", live.poll_ms, 10, 600_000),
+            ("request_timeout_ms", live.request_timeout_ms, 50, 60_000),
+            ("backoff_ms_min", live.backoff_ms_min, 10, 60_000),
+            ("backoff_ms_max", live.backoff_ms_max, live.backoff_ms_min, 600_000),
+        ] {
+            if !(low..=high).contains(&value) {
+                return wrong(key, format!("{value}; allowed are {low} to {high}"));
+            }
+        }
+        if !(1_000..=3_600_000).contains(&live.clock_ms_max) {
+            return wrong("clock_ms_max", format!("{}; allowed are 1000 to 3600000", live.clock_ms_max));
+        }
+        if self.is_live() && self.accounts.len() > 1 {
+            let why =
+                format!("{}; allowed with mode = \"live\" is one: the keys are of one account", self.accounts.len());
+            return Err(ConfigError::value("executor.accounts", why));
+        }
+        if self.is_live() && live.venues.is_empty() {
+            return wrong("venues", "no venue; at least one".into());
+        }
+        for (id, venue) in &live.venues {
+            if crate::live::protocol(id).is_none() {
+                let known: Vec<_> = crate::live::PROTOCOLS.iter().map(|protocol| protocol.id()).collect();
+                return wrong(&format!("venues.{id}"), format!("no live venue; allowed are {}", known.join(", ")));
+            }
+            venue.check().or_else(|why| wrong(&format!("venues.{id}.base_url"), why))?;
+        }
         Ok(())
     }
 
@@ -232,7 +326,18 @@ mod tests {
     #[test]
     fn values_that_mean_nothing_name_their_key_and_what_is_allowed() {
         for (text, key) in [
-            ("[executor]\nmode = \"live\"\n", "executor.mode"),
+            ("[executor]\nmode = \"real\"\n", "executor.mode"),
+            ("[executor]\nmode = \"live\"\n", "executor.live.consent_to_real_orders"),
+            (
+                "[executor]\nmode = \"live\"\naccounts = [\"a\", \"b\"]\n[executor.live]\nconsent_to_real_orders = true\n",
+                "executor.accounts",
+            ),
+            ("[executor.live]\nrecv_window_ms = 90000\n", "executor.live.recv_window_ms"),
+            ("[executor.live.venues.nowhere]\nbase_url = \"\"\n", "executor.live.venues.nowhere"),
+            (
+                "[executor.live.venues.binance-usdm]\nbase_url = \"http://127.0.0.1:1@example.com\"\n",
+                "executor.live.venues.binance-usdm.base_url",
+            ),
             ("[executor]\naccounts = [\"a.b\"]\n", "executor.accounts"),
             ("[executor]\naccounts = []\n", "executor.accounts"),
             ("[executor.fill]\nmodel = \"oracle\"\n", "executor.fill.model"),

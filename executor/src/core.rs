@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use schemas::desk::{Cancel, DeskState, Order, OrderKind, TradingState, order_id};
-use schemas::exec::{Ack, Done, DoneState, Fill, Funding, Reject, Sending};
+use schemas::exec::{Ack, Cancelling, Done, DoneState, Fill, Funding, LiveReport, Reject, Sending};
 use schemas::market::Candle;
 use schemas::raw::{Books, Clock, Gap, Quotes, Raw, Tickers, Trades};
 use schemas::{Cause, Core, Fact, Fault, Instrument, Listen, Nanos, Place, Qty, Timeframe, Version, WireError};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::bracket::{Action, Bracket, Leg, Working};
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::live::venue::LiveVenue;
 use crate::order::{Event, State, Tracked};
 use crate::position::{Positions, reducible, signed};
 use crate::venue::{ExecVenue, Report, Tick};
@@ -34,6 +35,8 @@ pub enum In {
     Candle(Box<Candle>),
     Clock(Clock),
     Gap(Gap),
+    /// What a live venue said, as its caller stored it.
+    Live(Box<LiveReport>),
 }
 
 impl Listen for In {
@@ -56,6 +59,7 @@ impl Listen for In {
             "order" => Self::Order(Box::new(Order::decode(payload)?)),
             "cancel" => Self::Cancel(Cancel::decode(payload)?),
             "state" => Self::State(DeskState::decode(payload)?),
+            "live" => Self::Live(Box::new(LiveReport::decode(payload)?)),
             "$KV" => match (tokens.next(), tokens.next()) {
                 // A deleted key has an empty body; the state before it stays.
                 _ if payload.is_empty() => return Ok(None),
@@ -73,6 +77,7 @@ schemas::says! {
     /// What the executor says, and all that it can say.
     pub enum Out {
         Sending(Sending),
+        Cancelling(Cancelling),
         Ack(Ack),
         Fill(Fill),
         Reject(Reject),
@@ -130,7 +135,11 @@ impl Work<'_> {
 impl ExecutorCore {
     /// `config` has passed [`Config::check`].
     pub fn new(account: &str, config: &Config) -> Self {
-        Self::at_venue(account, config, Box::new(Engine::new(config)))
+        let venue: Box<dyn ExecVenue + Send> = match config.is_live() {
+            true => Box::new(LiveVenue::new(config)),
+            false => Box::new(Engine::new(config)),
+        };
+        Self::at_venue(account, config, venue)
     }
 
     /// The same executor in front of another venue.
@@ -298,12 +307,25 @@ impl ExecutorCore {
                         id: id.clone(),
                         venue: order.venue.clone(),
                         symbol: order.symbol.clone(),
-                        code: code.to_owned(),
+                        code: code.into_owned(),
                         reason,
                         ts_ns,
                         cause: work.cause.clone(),
                     }));
                     self.unprotected(&order, ts_ns, work);
+                }
+                Report::Cancelling { id, reason, ts_ns } => {
+                    let Some(order) = self.state.orders.get(&id).map(Tracked::order) else { continue };
+                    work.out.push(Out::Cancelling(Cancelling {
+                        v: Version,
+                        account: order.account.clone(),
+                        id,
+                        venue: order.venue.clone(),
+                        symbol: order.symbol.clone(),
+                        reason,
+                        ts_ns,
+                        cause: work.cause.clone(),
+                    }));
                 }
                 Report::Ended { id, state, reason, ts_ns } => {
                     let event = if state == DoneState::Expired { Event::Expire } else { Event::Cancel };
@@ -622,6 +644,14 @@ impl Core for ExecutorCore {
                 self.on_tick(&gap.venue, &gap.symbol, gap.from_ns, Tick::BookGap, &mut work);
             }
             In::Gap(_) => {}
+            In::Live(report) if report.account == self.account => {
+                self.state.watermark_ns = self.state.watermark_ns.max(report.ts_ns);
+                let mut reports = Vec::new();
+                self.venue.live(&report, &mut reports);
+                work.take(reports);
+                self.settle(&mut work);
+            }
+            In::Live(_) => {}
         }
         Ok(())
     }

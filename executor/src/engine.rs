@@ -267,7 +267,7 @@ impl Step<'_> {
                 let crosses = self.market.meets(order.side).is_some_and(|price| within(order.side, price, limit));
                 if crosses && order.post_only {
                     let reason = format!("limit {limit} would take liquidity");
-                    self.out.push(Report::Rejected { id: order.id.clone(), code: "post_only", reason, ts_ns });
+                    self.out.push(Report::Rejected { id: order.id.clone(), code: "post_only".into(), reason, ts_ns });
                     return false;
                 }
                 resting.taking = crosses || order.time_in_force != TimeInForce::Gtc;

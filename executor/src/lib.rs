@@ -5,7 +5,8 @@
 //! the trading state forbids and keeps the protective orders that an entry asked for. `sim` and `paper` are one
 //! fill engine: only the source of the facts differs, and facts are the only clock.
 //!
-//! Absent on purpose: sockets, keys and retries. A live venue is another [`venue::ExecVenue`].
+//! Absent in the core on purpose: sockets, keys and retries. A live venue is another [`venue::ExecVenue`], which hears
+//! what the caller in [`live`] has stored.
 
 pub mod config;
 pub mod core;
@@ -18,6 +19,7 @@ pub mod market;
 pub mod order;
 pub mod position;
 pub mod venue;
+pub mod live;
 
 #[cfg(feature = "stage")]
 pub mod run;

@@ -294,6 +294,7 @@ impl Tape {
                 let parent = o.parent.as_ref().map_or(String::new(), |p| format!(" for {p}"));
                 format!("sending {} {} {} {kind}{price}{parent}", self.name(&o.id), o.side.as_str(), o.qty)
             }
+            Out::Cancelling(f) => format!("cancelling {}{}", self.name(&f.id), end(&f.reason)),
             Out::Ack(f) => format!("ack {}", self.name(&f.id)),
             Out::Fill(f) => {
                 let who = format!("{:?}", f.liquidity).to_lowercase();

@@ -4,8 +4,10 @@
 //! live venue answers later, through facts that its shell records, and its `place` only notes what is under way.
 //! Whatever comes back is a [`Report`], and the core alone turns reports into facts.
 
+use std::borrow::Cow;
+
 use schemas::desk::Order;
-use schemas::exec::{DoneState, Liquidity};
+use schemas::exec::{DoneState, Liquidity, LiveReport};
 use schemas::market::Candle;
 use schemas::raw::{BookUpdate, TickerUpdate, Trades};
 use schemas::{Instrument, Notional, Price, Qty, Scale, Side, WireError};
@@ -31,7 +33,13 @@ pub enum Report {
     },
     Rejected {
         id: String,
-        code: &'static str,
+        code: Cow<'static, str>,
+        reason: String,
+        ts_ns: i64,
+    },
+    /// A live venue is about to be asked to take the order back.
+    Cancelling {
+        id: String,
         reason: String,
         ts_ns: i64,
     },
@@ -95,6 +103,9 @@ pub enum Tick<'a> {
 pub trait ExecVenue {
     /// An instrument that may be traded from now on, or changed.
     fn instrument(&mut self, instrument: &Instrument);
+
+    /// What a live venue said, as its caller stored it. A simulated one hears none.
+    fn live(&mut self, _report: &LiveReport, _out: &mut Vec<Report>) {}
 
     /// Whether `place` can take an order of this instrument; error: (code, reason) for the `Reject`.
     fn admits(&self, order: &Order) -> Result<(), (&'static str, String)>;

@@ -158,19 +158,18 @@ impl Layout {
             let mut said = under(&["intent", "order", "cancel", "refusal", "position"]);
             said.extend([subject::account("account", account), subject::account("state", account)]);
             streams.push(log(stream::risk(account), said, Kept::risk(bounds), bounds));
-            streams.push(Stream {
+            // Journals of orders: nothing of them is ever dropped, a full one refuses.
+            let journal = |name: String, subjects: Vec<String>| Stream {
                 max_age: Duration::ZERO,
                 max_messages: bounds.exec_messages_max,
                 discard: DiscardPolicy::New,
                 deny_delete: true,
                 deny_purge: true,
-                ..log(
-                    stream::exec(account),
-                    under(&["sending", "ack", "fill", "reject", "done", "funding"]),
-                    Kept::risk(bounds),
-                    bounds,
-                )
-            });
+                ..log(name, subjects, Kept::risk(bounds), bounds)
+            };
+            let executed = under(&["sending", "cancelling", "ack", "fill", "reject", "done", "funding"]);
+            streams.push(journal(stream::exec(account), executed));
+            streams.push(journal(stream::live(account), under(&["live"])));
         }
         streams
     }
@@ -208,6 +207,7 @@ impl Layout {
                 vec![format!("order.{name}.>"), format!("cancel.{name}.>"), subject::account("state", account)];
             sources.push(part(stream::risk(account), orders));
             sources.push(part(stream::exec(account), Vec::new()));
+            sources.push(part(stream::live(account), Vec::new()));
             let state = kv::subject(stream::KV_CONFIG, &stream::desk_state_key(account));
             sources.push(Wanted { stream: kv::stream(stream::KV_CONFIG), filters: vec![state], from_first: true });
             let instruments = kv::stream(stream::KV_INSTRUMENTS);
@@ -449,6 +449,7 @@ mod tests {
             "SIG_LLM_owl",
             "RISK_main",
             "EXEC_main",
+            "LIVE_main",
             "KV_cfg",
             "KV_instruments",
         ];

@@ -24,6 +24,26 @@ impl Fact for Sending {
     }
 }
 
+/// Stored before a live venue hears that an order is taken back; what became of it follows as `live` facts.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Cancelling {
+    pub v: Version,
+    pub account: String,
+    /// The order's client id.
+    pub id: String,
+    pub venue: String,
+    pub symbol: String,
+    pub reason: String,
+    pub ts_ns: i64,
+    pub cause: Cause,
+}
+impl Fact for Cancelling {
+    const KIND: &'static str = "cancelling";
+    fn subject(&self) -> String {
+        subject::desk(Self::KIND, &self.account, &self.venue, &self.symbol)
+    }
+}
+
 /// The venue took the order.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Ack {
@@ -158,4 +178,65 @@ impl Fact for Funding {
     fn subject(&self) -> String {
         subject::desk(Self::KIND, &self.account, &self.venue, &self.symbol)
     }
+}
+
+/// What a live venue did with one of our orders, as its caller heard it; each is stored before anything is made of it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LiveReport {
+    pub v: Version,
+    pub account: String,
+    /// The order's client id.
+    pub id: String,
+    pub venue: String,
+    pub symbol: String,
+    pub what: LiveWhat,
+    /// When it happened by the venue's clock, in nanoseconds since 1970.
+    pub ts_ns: i64,
+    /// When the caller heard of it by its machine's clock.
+    pub recv_ns: i64,
+    /// The order's `sending`.
+    pub cause: Cause,
+}
+impl Fact for LiveReport {
+    const KIND: &'static str = "live";
+    fn subject(&self) -> String {
+        subject::desk(Self::KIND, &self.account, &self.venue, &self.symbol)
+    }
+}
+
+/// See [`LiveReport`]. Of one order: any number of `Attempt`, then `Acked`, `Filled` and `Ended`, or `Rejected`, or
+/// `Ended` alone.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LiveWhat {
+    /// Stored before the order goes out: signed at `timestamp_ms` by the venue's clock, and refused by the venue when it
+    /// arrives more than `recv_window_ms` later. Until then nobody knows whether the venue has it.
+    Attempt {
+        timestamp_ms: i64,
+        recv_window_ms: u32,
+    },
+    Acked {
+        venue_order_id: String,
+    },
+    Filled {
+        /// The venue's; unique within the order.
+        trade_id: String,
+        price: Price,
+        /// Always positive.
+        qty: Qty,
+        /// In `fee_asset`; positive is a cost.
+        fee: Notional,
+        fee_asset: String,
+        liquidity: Liquidity,
+    },
+    /// Not taken, for good.
+    Rejected {
+        code: String,
+        reason: String,
+    },
+    /// Cancelled or expired; all its fills stand before it.
+    Ended {
+        state: DoneState,
+        reason: String,
+    },
 }

@@ -9,7 +9,8 @@
 //! | `signal.<origin>.<strategy>.<venue>.<symbol>` | origin: the partition of a rule strategy, `llm` or `ext` (another language). The token keeps the subjects of two writers disjoint, which JetStream demands |
 //! | `llm.<trader>.prompt|reply|verdict` | an LLM strategy's audit trail |
 //! | `intent|order|refusal|position.<account>.<venue>.<symbol>`, `account|state.<account>` | said by risk |
-//! | `sending|ack|fill|reject|done.<account>.<venue>.<symbol>` | said by the executor |
+//! | `sending|ack|fill|reject|done|cancelling.<account>.<venue>.<symbol>` | said by the executor |
+//! | `live.<account>.<venue>.<symbol>` | what a live venue said of an order, stored by the executor's caller |
 //! | `log.<stage>`, `health.<stage>` | never stored |
 
 use std::fmt::Write as _;
@@ -157,6 +158,10 @@ pub mod stream {
     }
     pub fn exec(account: &str) -> String {
         format!("EXEC_{}", escape(account))
+    }
+    /// What live venues said of an account's orders; its caller's state.
+    pub fn live(account: &str) -> String {
+        format!("LIVE_{}", escape(account))
     }
     pub const KV_CHECKPOINT: &str = "ckpt";
     pub const KV_LEASE: &str = "lease";

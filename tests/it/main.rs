@@ -16,6 +16,7 @@ mod halt;
 mod ingest;
 mod lease;
 mod ledger;
+mod live;
 mod matrix;
 mod metrics;
 mod operator;

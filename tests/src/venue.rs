@@ -45,6 +45,11 @@ impl Venues {
         self.child.id()
     }
 
+    /// `http://<address>:<port>` of a venue.
+    pub fn rest(&self, venue: &str) -> Option<String> {
+        self.addresses.get(venue).map(|address| format!("http://{address}"))
+    }
+
     /// Ingest's tables for these venues.
     pub fn configuration(&self) -> String {
         let tables = self.addresses.iter().map(|(venue, address)| {

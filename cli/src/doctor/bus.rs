@@ -211,7 +211,7 @@ pub async fn leftovers(bus: &Bus, findings: &mut Findings) {
         findings.warn("leftovers", name.clone(), found, format!("`tapeline replay drop {name}` when it is not needed"));
     }
     let mut streams = bus.js().streams();
-    let ours = ["RAW_", "AGG_", "SIG_", "DESK_", "RISK_", "EXEC_", "KV_", "LLMP_", "LLMR_", "SEQ_LLM_", "BT_"];
+    let ours = ["RAW_", "AGG_", "SIG_", "DESK_", "RISK_", "EXEC_", "LIVE_", "KV_", "LLMP_", "LLMR_", "SEQ_LLM_", "BT_"];
     let mut strange = Vec::new();
     while let Ok(Some(info)) = streams.try_next().await {
         let name = info.config.name.clone();

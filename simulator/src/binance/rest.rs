@@ -547,7 +547,8 @@ fn my_trades(b: &mut Binance, floor: &mut Floor, params: &Params) -> Result<Stri
     let limit = limit(params, 500).clamp(1, 1_000);
     let spec = &floor.market.listing(i).spec;
     let mut rows = Vec::new();
-    for order in floor.desk.orders().filter(|o| o.ask.instrument == i) {
+    let wanted = |id: u64| params.get("orderId").is_none_or(|asked| *asked == id.to_string());
+    for order in floor.desk.orders().filter(|o| o.ask.instrument == i && wanted(o.id)) {
         let buyer = order.ask.side == Side::Buy;
         for f in &order.fills {
             let mut row = json!({

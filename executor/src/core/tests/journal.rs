@@ -59,6 +59,7 @@ fn obeys(tape: &Tape) {
     for fact in &tape.said {
         let id = match fact {
             Out::Sending(f) => f.order.id.as_str(),
+            Out::Cancelling(f) => f.id.as_str(),
             Out::Ack(f) => f.id.as_str(),
             Out::Fill(f) => f.id.as_str(),
             Out::Reject(f) => f.id.as_str(),
@@ -92,7 +93,7 @@ fn obeys(tape: &Tape) {
                 assert_eq!(f.filled, filled.get(id).map_or(Qty::ZERO, |(_, sum)| *sum));
                 ended.insert(id, ());
             }
-            Out::Funding(_) => {}
+            Out::Funding(_) | Out::Cancelling(_) => {}
         }
     }
     assert_eq!(tape.core.held("binance-usdm", "BTC"), held);

@@ -218,7 +218,7 @@ impl ExecVenue for NoStops {
     fn place(&mut self, order: &Order, _: Qty, out: &mut Vec<Report>) {
         let (id, ts_ns) = (order.id.clone(), order.ts_ns);
         if order.trigger.is_some() {
-            out.push(Report::Rejected { id, code: "venue", reason: "no stops here".into(), ts_ns });
+            out.push(Report::Rejected { id, code: "venue".into(), reason: "no stops here".into(), ts_ns });
             return;
         }
         out.push(Report::Acked { id: id.clone(), venue_order_id: "v1".into(), ts_ns });
