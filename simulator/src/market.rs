@@ -137,6 +137,9 @@ impl Market {
     /// Books as they stand at `start_ns`, made from the seed alone.
     pub fn new(seed: u64, specs: Vec<Spec>, flow: Flow, start_ns: i64) -> Self {
         let global = specs.first().filter(|s| s.venue != VenueId::BinanceSpot).map(|_| BOOK_ID_START);
+        // A venue never gives a trade id again: one that is started later goes on behind all that an earlier one gave,
+        // as long as a symbol has less than a trade a millisecond.
+        let ids_before = (start_ns / 1_000_000).max(0) as u64;
         let listings = specs
             .into_iter()
             .map(|spec| {
@@ -146,8 +149,8 @@ impl Market {
                     walk: Walk::new(seed, &spec.base, spec.start_price, flow.mood, start_ns),
                     next_ns: start_ns + 1 + rng.below(1_000_000) as i64,
                     update_id: BOOK_ID_START + rng.below(1_000_000_000),
-                    trade_id: 1_000_000 + rng.below(1_000_000_000),
-                    aggregate_id: 500_000 + rng.below(500_000_000),
+                    trade_id: ids_before + 1_000_000 + rng.below(1_000_000_000),
+                    aggregate_id: ids_before + 500_000 + rng.below(500_000_000),
                     rng,
                     spec,
                     book: Book::default(),
@@ -463,6 +466,22 @@ mod tests {
     }
 
     const START: i64 = 1_700_000_000_000_000_000;
+
+    #[test]
+    fn a_venue_that_is_started_again_gives_no_trade_id_twice() {
+        let minute_ns = 60_000_000_000;
+        let market = |start_ns| {
+            let specs = vec![Spec::parse(VenueId::BinanceSpot, "BTCUSDT").unwrap()];
+            Market::new(7, specs, flow(), start_ns)
+        };
+        let mut first = market(START);
+        let before = (first.listing(0).trade_id, first.listing(0).aggregate_id);
+        first.advance(START + minute_ns, &mut Vec::new());
+        let last = (first.listing(0).trade_id, first.listing(0).aggregate_id);
+        assert!(last.0 > before.0 && last.1 > before.1);
+        let again = market(START + minute_ns);
+        assert!(again.listing(0).trade_id > last.0 && again.listing(0).aggregate_id > last.1);
+    }
 
     /// A reader that knows only the published snapshot and events.
     struct Mirror {
