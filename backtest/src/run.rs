@@ -274,6 +274,7 @@ pub(crate) fn instrument(venue: &str, symbol: &str, kind: InstrumentKind, scale:
         min_notional: Notional::ZERO,
         scale,
         trading: true,
+        terms: schemas::instrument::Terms::default(),
     }
 }
 

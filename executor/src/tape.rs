@@ -57,6 +57,7 @@ pub fn instrument() -> Instrument {
         min_notional: Default::default(),
         scale: SCALE,
         trading: true,
+        terms: schemas::instrument::Terms::default(),
     }
 }
 

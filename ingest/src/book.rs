@@ -280,6 +280,8 @@ mod tests {
             seq_prev: prev,
             bids: vec![],
             asks: vec![],
+            unit: schemas::instrument::SizeUnit::Base,
+            checksum: None,
             ts: None,
             event_ts: None,
         }

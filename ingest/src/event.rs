@@ -11,6 +11,24 @@ use schemas::{Decimal, Nanos, Side};
 /// for it.
 pub type Symbol = compact_str::CompactString;
 
+/// What a venue sends at once, as it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Frame<'a> {
+    Text(&'a str),
+    /// Packed text (HTX) or a format of its own (MEXC spot).
+    Binary(&'a [u8]),
+}
+
+impl<'a> Frame<'a> {
+    /// For venues that send text only, in whichever kind of frame.
+    pub fn text(self) -> Result<&'a str, String> {
+        match self {
+            Self::Text(text) => Ok(text),
+            Self::Binary(bytes) => std::str::from_utf8(bytes).map_err(|_| "a binary frame that is not text".to_owned()),
+        }
+    }
+}
+
 /// One thing that a frame says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -28,9 +46,14 @@ pub enum Event {
         price: Decimal,
         ts: Nanos,
     },
+    /// A funding rate that comes alone.
+    Funding(Box<Funding>),
     OpenInterest {
         symbol: Symbol,
+        /// In the instrument's size unit.
         size: Decimal,
+        /// In coins, where the venue tells it too.
+        coins: Option<Decimal>,
         ts: Nanos,
     },
     Liquidation(Box<Liquidation>),
@@ -45,7 +68,7 @@ pub enum Event {
     Control(Control),
     /// The venue refused something that we asked for.
     Error {
-        code: i64,
+        code: Option<i64>,
         message: String,
         id: Option<String>,
     },
@@ -64,7 +87,8 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trade {
     pub symbol: Symbol,
-    /// Rises by one with every trade of the symbol: the venue's id, or its trade sequence.
+    /// The venue's id, or its trade sequence: it rises as [`crate::feed::TradeIds`] says of the market. 0 where the venue's
+    /// ids do not rise: then `venue_id` tells trades apart, and the feed numbers them.
     pub id: u64,
     /// The venue's id where that is another thing than `id`.
     pub venue_id: Option<Symbol>,
@@ -80,12 +104,16 @@ pub struct Trade {
     pub event_ts: Option<Nanos>,
     /// First and last trade id when this row sums up several fills of one order.
     pub aggregate: Option<(u64, u64)>,
+    /// Not pushed as it happened: history that the venue sends at a subscription, or an answer to a request.
+    pub backfill: bool,
     pub extra: Option<Box<TradeExtra>>,
 }
 
-/// What only derivative venues add to a trade.
+/// What only some venues add to a trade.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TradeExtra {
+    /// The venue's sequence number of the message or of the book, beside the id.
+    pub seq: Option<u64>,
     pub mark: Option<Decimal>,
     pub index: Option<Decimal>,
     /// Implied volatility in percent.
@@ -108,6 +136,9 @@ pub struct Book {
     pub seq_prev: Option<u64>,
     pub bids: Vec<(Decimal, Decimal)>,
     pub asks: Vec<(Decimal, Decimal)>,
+    pub unit: SizeUnit,
+    /// CRC-32 over the top of the book behind this message, where the venue sends one; the session compares it.
+    pub checksum: Option<i32>,
     pub ts: Option<Nanos>,
     pub event_ts: Option<Nanos>,
 }
@@ -118,6 +149,7 @@ pub struct Bbo {
     pub symbol: Symbol,
     pub bid: Option<(Decimal, Decimal)>,
     pub ask: Option<(Decimal, Decimal)>,
+    pub unit: SizeUnit,
     pub seq: Option<u64>,
     pub ts: Option<Nanos>,
     pub event_ts: Option<Nanos>,
@@ -127,7 +159,8 @@ pub struct Bbo {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ticker {
     pub symbol: Symbol,
-    pub ts: Nanos,
+    pub ts: Option<Nanos>,
+    pub seq: Option<u64>,
     pub last: Option<Decimal>,
     pub open_24h: Option<Decimal>,
     pub high_24h: Option<Decimal>,
@@ -144,6 +177,12 @@ pub struct Ticker {
     pub index: Option<Decimal>,
     pub underlying: Option<Decimal>,
     pub open_interest: Option<Decimal>,
+    /// The oracle's price that funding is computed from (Hyperliquid).
+    pub oracle: Option<Decimal>,
+    pub mid: Option<Decimal>,
+    pub prev_day: Option<Decimal>,
+    /// Of one funding interval, a plain ratio; positive means longs pay.
+    pub funding_rate: Option<Decimal>,
     pub current_funding: Option<Decimal>,
     pub funding_8h: Option<Decimal>,
     pub mark_iv: Option<Decimal>,
@@ -168,8 +207,10 @@ pub struct Bar {
     pub high: Decimal,
     pub low: Decimal,
     pub close: Decimal,
-    pub volume_base: Decimal,
-    pub volume_quote: Decimal,
+    pub volume_base: Option<Decimal>,
+    pub volume_quote: Option<Decimal>,
+    /// In the instrument's own unit, where the venue counts contracts.
+    pub volume: Option<Decimal>,
     pub trades: Option<u64>,
     pub closed: Option<bool>,
     pub event_ts: Option<Nanos>,
@@ -187,16 +228,36 @@ pub struct Mark {
     pub ts: Nanos,
 }
 
+/// A funding rate: of one interval, a plain ratio; positive means longs pay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Funding {
+    pub symbol: Symbol,
+    pub rate: Decimal,
+    /// When `rate` is paid.
+    pub due: Option<Nanos>,
+    /// The estimate for the interval behind it.
+    pub next_rate: Option<Decimal>,
+    /// When the next payment is, where the venue names it so.
+    pub next_due: Option<Nanos>,
+    pub ts: Nanos,
+}
+
 /// A forced order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Liquidation {
     pub symbol: Symbol,
+    /// Of the forced order.
     pub side: Side,
     pub price: Decimal,
-    pub avg_price: Decimal,
+    pub avg_price: Option<Decimal>,
     pub size: Decimal,
-    pub filled: Decimal,
-    pub status: String,
+    pub unit: SizeUnit,
+    pub filled: Option<Decimal>,
+    pub status: Option<String>,
+    /// `long` or `short`: the position that was liquidated.
+    pub pos_side: Option<String>,
+    /// `open` or `close`.
+    pub offset: Option<String>,
     pub ts: Nanos,
 }
 
@@ -208,13 +269,14 @@ pub struct OrderUpdate {
     pub venue_order_id: String,
     pub side: Side,
     pub order_type: String,
-    pub tif: String,
-    pub price: Decimal,
+    pub tif: Option<String>,
+    /// Absent on market orders where the venue leaves it out.
+    pub price: Option<Decimal>,
     pub size: Decimal,
     pub filled: Decimal,
     pub avg_price: Option<Decimal>,
     pub status: String,
-    pub exec_type: String,
+    pub exec_type: Option<String>,
     pub reduce_only: Option<bool>,
     pub ts: Nanos,
 }
@@ -224,6 +286,7 @@ pub struct OrderUpdate {
 pub struct Fill {
     pub symbol: Symbol,
     pub venue_order_id: String,
+    pub client_order_id: Option<String>,
     pub trade_id: String,
     pub side: Side,
     pub price: Decimal,
@@ -238,22 +301,24 @@ pub struct Fill {
 /// What the two ends say to each other about the connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Control {
-    /// A request was taken; the venue does not say what came of it.
-    Ack {
-        id: String,
-    },
-    /// The channels that are subscribed now.
-    Subscribed {
-        id: String,
-        channels: Vec<String>,
-    },
+    /// A request was taken. `id` is what the request carried: an id, or the channel itself.
+    Ack { id: String },
+    /// The channels that a request subscribed.
+    Subscribed { id: String, channels: Vec<String> },
+    /// Everything that is subscribed now, in answer to the oldest request.
+    Listed { channels: Vec<String> },
+    /// The venue is there; nothing to answer.
     Heartbeat,
-    /// Must be answered at once.
+    /// Must be answered at once with `answer`.
+    Ping { answer: String },
+    /// The answer to our own ping.
+    Pong,
+    /// Must be answered at once with a request (Deribit).
     TestRequest,
+    /// Messages of this connection were lost: no book on it can be trusted.
+    Broken { reason: String },
     /// The server will close the connection soon.
     ServerShutdown,
     /// A request of the client's own (documentation examples).
-    Request {
-        method: String,
-    },
+    Request { method: String },
 }

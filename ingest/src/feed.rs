@@ -11,6 +11,17 @@ use crate::book::{Outcome, Rule, Sync};
 use crate::event::{Book, Event, Trade};
 use crate::session::{Action, Limits, Missing};
 
+/// What a market's trade ids tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TradeIds {
+    /// They rise by one with every trade of a symbol: a hole shows.
+    Consecutive,
+    /// They rise with every trade of a symbol, by any number: what came before tells what is new, not what is missing.
+    Rising,
+    /// They only tell trades apart. The feed numbers the trades itself.
+    Unordered,
+}
+
 /// What only the venue can give: the session turns it into a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Want {
@@ -371,7 +382,8 @@ pub fn subject_of(event: &Event) -> Option<(&str, Option<Nanos>)> {
         Event::Trade(t) => (&t.symbol, Some(t.ts)),
         Event::Book(b) => (&b.symbol, b.ts),
         Event::Bbo(b) => (&b.symbol, b.ts),
-        Event::Ticker(t) => (&t.symbol, Some(t.ts)),
+        Event::Ticker(t) => (&t.symbol, t.ts),
+        Event::Funding(f) => (&f.symbol, Some(f.ts)),
         // A bar's own times are those of its interval, not of now.
         Event::Bar(b) => (&b.symbol, b.event_ts),
         Event::Mark(m) => (&m.symbol, Some(m.ts)),

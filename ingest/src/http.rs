@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::session::{HttpAnswer, HttpResult};
+use crate::venue::{Method, Request};
 
 /// The largest answer that is read: an instrument list is some 10 MiB.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -21,8 +22,14 @@ impl Client {
         Ok(Self(client.context("make the http client")?))
     }
 
-    pub async fn get(&self, url: &str) -> HttpResult {
-        let mut answer = self.0.get(url).send().await.map_err(|e| causes(&e))?;
+    /// `base`: scheme and host.
+    pub async fn send(&self, base: &str, request: &Request) -> HttpResult {
+        let url = format!("{base}{}", request.path);
+        let asked = match request.method {
+            Method::Get => self.0.get(url),
+            Method::Post => self.0.post(url).header("content-type", "application/json").body(request.body.clone()),
+        };
+        let mut answer = asked.send().await.map_err(|e| causes(&e))?;
         let status = answer.status().as_u16();
         let header = answer.headers().get("retry-after").and_then(|v| v.to_str().ok());
         let retry_after_s = header.and_then(|text| text.trim().parse().ok());

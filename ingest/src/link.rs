@@ -17,10 +17,11 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::LinkConfig;
-use crate::event::Event;
+use crate::event::{Event, Frame};
 use crate::http;
 use crate::metrics::{self, Metrics};
 use crate::session::{Action, HttpResult, Missing, Session};
+use crate::venue::Request;
 use crate::wall::Wall;
 
 /// Frames that are read before what they say is handed on.
@@ -71,6 +72,8 @@ pub enum Out {
 #[derive(Clone)]
 pub struct Shared {
     pub venue: String,
+    /// Scheme and host of its REST requests.
+    pub rest: String,
     pub config: LinkConfig,
     pub http: http::Client,
     pub wall: Wall,
@@ -141,7 +144,7 @@ struct Link {
 struct Pending {
     out: Vec<Out>,
     sends: VecDeque<String>,
-    fetches: Vec<(u64, String)>,
+    fetches: Vec<(u64, Request)>,
     ended: Option<Ended>,
 }
 
@@ -235,10 +238,10 @@ impl Link {
             if let Err(why) = self.send(socket).await {
                 return Ok(Some(Ended::lost(why)));
             }
-            for (id, url) in self.pending.fetches.drain(..) {
+            for (id, request) in self.pending.fetches.drain(..) {
                 self.shared.metrics.requests.get_or_create(&self.labels).inc();
-                let http = self.shared.http.clone();
-                fetches.spawn(async move { (id, http.get(&url).await) });
+                let (http, rest) = (self.shared.http.clone(), self.shared.rest.clone());
+                fetches.spawn(async move { (id, http.send(&rest, &request).await) });
             }
             self.hand_on().await?;
             if let Some(ended) = self.pending.ended.take() {
@@ -302,16 +305,8 @@ impl Link {
             (self.heard, self.pinged) = (now, false);
         }
         match frame {
-            Some(Ok(Message::Text(text))) => self.text(now, text.as_str()),
-            Some(Ok(Message::Binary(bytes))) => match std::str::from_utf8(&bytes) {
-                Ok(text) => self.text(now, text),
-                Err(_) => {
-                    let hex: String =
-                        bytes.iter().take(self.shared.config.dead_bytes_max / 2).map(|b| format!("{b:02x}")).collect();
-                    self.frames.inc();
-                    self.dead(now, "a binary frame that is not text".to_owned(), &hex);
-                }
-            },
+            Some(Ok(Message::Text(text))) => self.hear(now, Frame::Text(text.as_str())),
+            Some(Ok(Message::Binary(bytes))) => self.hear(now, Frame::Binary(&bytes)),
             // The library answers pings by itself. Neither is progress of the data, but both say that nothing that
             // the venue sent before is still on its way.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
@@ -324,37 +319,38 @@ impl Link {
         }
     }
 
-    fn text(&mut self, now: Nanos, text: &str) {
+    fn hear(&mut self, now: Nanos, frame: Frame<'_>) {
         self.frames.inc();
         let mut actions = std::mem::take(&mut self.actions);
-        self.session.on_frame(now, text, &mut actions);
-        self.sort(&mut actions, Some((now, text)));
+        self.session.on_frame(now, frame, &mut actions);
+        self.sort(&mut actions, Some((now, frame)));
         self.actions = actions;
     }
 
-    fn dead(&mut self, recv: Nanos, reason: String, frame: &str) {
+    fn dead(&mut self, recv: Nanos, reason: String, frame: Frame<'_>) {
         self.shared.metrics.dead.get_or_create(&self.labels).inc();
-        let mut end = frame.len().min(self.shared.config.dead_bytes_max);
-        while !frame.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.pending.out.push(Out::Dead { recv, reason, frame: frame[..end].to_owned() });
+        let bytes_max = self.shared.config.dead_bytes_max;
+        let frame = match frame.text() {
+            Ok(text) => text[..text.floor_char_boundary(bytes_max)].to_owned(),
+            Err(_) => hex(frame, bytes_max),
+        };
+        self.pending.out.push(Out::Dead { recv, reason, frame });
     }
 
     /// `frame`: the one that the session was just given, for its dead letters.
-    fn sort(&mut self, actions: &mut Vec<Action>, frame: Option<(Nanos, &str)>) {
+    fn sort(&mut self, actions: &mut Vec<Action>, frame: Option<(Nanos, Frame<'_>)>) {
         for action in actions.drain(..) {
             match action {
                 Action::Send(text) => self.pending.sends.push_back(text),
-                Action::Fetch { id, url } => self.pending.fetches.push((id, url)),
+                Action::Fetch { id, request } => self.pending.fetches.push((id, request)),
                 Action::Emit { recv, event } => self.pending.out.push(Out::Event { recv, event }),
                 Action::Gap(missing) => {
                     self.shared.metrics.gaps.get_or_create(&self.labels).inc();
                     self.pending.out.push(Out::Gap(missing));
                 }
                 Action::Dead { reason } => {
-                    let (recv, text) = frame.unwrap_or((self.shared.wall.now(), ""));
-                    self.dead(recv, reason, text);
+                    let (recv, frame) = frame.unwrap_or((self.shared.wall.now(), Frame::Text("")));
+                    self.dead(recv, reason, frame);
                 }
                 Action::Reconnect { reason, planned, after_ms } => {
                     self.pending.ended.get_or_insert(Ended { reason, planned, after_ms });
@@ -386,6 +382,14 @@ impl Link {
             // The writer stopped with a full queue: the rest is not stored, as if we had been killed.
             () = stop.cancelled() => Ok(()),
         }
+    }
+}
+
+/// Two digits a byte, at most `bytes_max` of them.
+fn hex(frame: Frame<'_>, bytes_max: usize) -> String {
+    match frame {
+        Frame::Text(text) => text.to_owned(),
+        Frame::Binary(bytes) => bytes.iter().take(bytes_max / 2).map(|b| format!("{b:02x}")).collect(),
     }
 }
 

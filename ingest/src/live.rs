@@ -59,6 +59,7 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
     let (out, input) = mpsc::channel((task.config.frames_queued_max / FRAMES_PER_BATCH_MAX).max(1));
     let shared = Shared {
         venue: task.id.clone(),
+        rest: plan.endpoints.rest.clone(),
         config: task.config.link.clone(),
         http: http.clone(),
         wall: wall.clone(),
@@ -359,7 +360,7 @@ async fn listed(
 ) -> Result<Vec<Instrument>, String> {
     let mut found = Vec::new();
     for request in venue.instrument_requests(market, &settings.symbols) {
-        let answer = http.get(&format!("{rest}{}", request.path)).await?;
+        let answer = http.send(rest, &request).await?;
         if answer.status != 200 {
             let start: String = answer.body.chars().take(200).collect();
             return Err(format!("{}: status {}: {start}", request.path, answer.status));

@@ -10,7 +10,7 @@ use schemas::{Decimal, Nanos, Side};
 use serde_json::{Map, Value, json};
 
 use crate::book::{Levels, Outcome, Sync, side_sha256};
-use crate::event::{Book, Control, Event, Mark, Ticker, Trade};
+use crate::event::{Book, Control, Event, Frame, Mark, Ticker, Trade};
 use crate::venue::{self, Market, Venue};
 
 /// A file of recorded messages cannot be read as asked.
@@ -76,8 +76,11 @@ fn decode_line(venue: &dyn Venue, market: Market, encoding: Encoding, line: &[u8
             None => return out.push(Event::Malformed("not a line of hexadecimal digits".into())),
         },
     };
+    if encoding == Encoding::Hex {
+        return venue.decode(market, Frame::Binary(&bytes), out);
+    }
     match std::str::from_utf8(&bytes) {
-        Ok(text) => venue.decode(market, text.trim(), out),
+        Ok(text) => venue.decode(market, Frame::Text(text.trim()), out),
         Err(e) => out.push(Event::Malformed(format!("frame is not text: {e}"))),
     }
 }
@@ -393,6 +396,7 @@ pub fn rows(event: &Event) -> Vec<Value> {
             .maybe_dec("bid_size", b.bid.map(|x| x.1))
             .maybe_dec("ask_price", b.ask.map(|x| x.0))
             .maybe_dec("ask_size", b.ask.map(|x| x.1))
+            .put("size_unit", unit(b.unit))
             .maybe("seq_last", b.seq)
             .maybe_ts("ts_ns", b.ts)
             .maybe_ts("event_ts_ns", b.event_ts),
@@ -406,24 +410,37 @@ pub fn rows(event: &Event) -> Vec<Value> {
             .dec("high", b.high)
             .dec("low", b.low)
             .dec("close", b.close)
-            .dec("volume_base", b.volume_base)
-            .dec("volume_quote", b.volume_quote)
+            .maybe_dec("volume_base", b.volume_base)
+            .maybe_dec("volume_quote", b.volume_quote)
+            .maybe_dec("volume", b.volume)
             .maybe("trades", b.trades)
             .maybe("closed", b.closed)
             .maybe_ts("event_ts_ns", b.event_ts),
         Event::Mark(m) => return mark_rows(m),
         Event::Index { symbol, price, ts } => price_row("index_price", symbol, *price, *ts),
-        Event::OpenInterest { symbol, size, ts } => {
-            Row::new("open_interest").put("symbol", symbol.as_str()).dec("open_interest", *size).ts("ts_ns", *ts)
-        }
+        Event::Funding(f) => Row::new("funding_rate")
+            .put("symbol", f.symbol.as_str())
+            .dec("rate", f.rate)
+            .maybe_ts("funding_ts_ns", f.due)
+            .maybe_dec("next_rate", f.next_rate)
+            .maybe_ts("next_funding_ts_ns", f.next_due)
+            .ts("ts_ns", f.ts),
+        Event::OpenInterest { symbol, size, coins, ts } => Row::new("open_interest")
+            .put("symbol", symbol.as_str())
+            .dec("contracts", *size)
+            .maybe_dec("coin", *coins)
+            .ts("ts_ns", *ts),
         Event::Liquidation(l) => Row::new("liquidation")
             .put("symbol", l.symbol.as_str())
             .put("side", l.side.as_str())
             .dec("price", l.price)
-            .dec("avg_price", l.avg_price)
+            .maybe_dec("avg_price", l.avg_price)
             .dec("size", l.size)
-            .dec("filled", l.filled)
-            .put("status", l.status.as_str())
+            .put("size_unit", unit(l.unit))
+            .maybe_dec("filled", l.filled)
+            .maybe("status", l.status.as_deref())
+            .maybe("pos_side", l.pos_side.as_deref())
+            .maybe("offset", l.offset.as_deref())
             .ts("ts_ns", l.ts),
         Event::Order(o) => Row::new("order_update")
             .put("symbol", o.symbol.as_str())
@@ -431,13 +448,13 @@ pub fn rows(event: &Event) -> Vec<Value> {
             .put("venue_order_id", o.venue_order_id.as_str())
             .put("side", o.side.as_str())
             .put("order_type", o.order_type.as_str())
-            .put("tif", o.tif.as_str())
-            .dec("price", o.price)
+            .maybe("tif", o.tif.as_deref())
+            .maybe_dec("price", o.price)
             .dec("size", o.size)
             .dec("filled", o.filled)
             .maybe_dec("avg_price", o.avg_price)
             .put("status", o.status.as_str())
-            .put("exec_type", o.exec_type.as_str())
+            .maybe("exec_type", o.exec_type.as_deref())
             .maybe("reduce_only", o.reduce_only)
             .ts("ts_ns", o.ts),
         Event::Fill(f) => Row::new("fill")
@@ -455,7 +472,7 @@ pub fn rows(event: &Event) -> Vec<Value> {
             Row::new("balance").put("asset", asset.as_str()).dec("free", *free).dec("locked", *locked).ts("ts_ns", *ts)
         }
         Event::Control(c) => control_row(c),
-        Event::Error { code, message, .. } => Row::new("error").put("code", *code).put("message", message.as_str()),
+        Event::Error { code, message, .. } => Row::new("error").maybe("code", *code).put("message", message.as_str()),
         Event::Ignored { reason, .. } => Row::new("ignored").put("reason", reason.as_str()),
         Event::Other(name) => Row::new("ignored").put("reason", format!("{name} has no normalised form")),
         Event::Malformed(reason) => Row::new("malformed").put("reason", reason.as_str()),
@@ -472,15 +489,13 @@ fn unit(unit: SizeUnit) -> &'static str {
 }
 
 fn trade_row(t: &Trade) -> Row {
-    // The unit stands where it is not the base coin, and where the venue has both.
-    let says_unit = t.unit != SizeUnit::Base || t.venue_id.is_some();
     let mut row = Row::new("trade")
+        .maybe("replayed", t.backfill.then_some(true))
         .put("symbol", t.symbol.as_str())
         .put("trade_id", trade_id(t))
-        .maybe("seq_last", t.venue_id.as_ref().map(|_| t.id))
         .dec("price", t.price)
         .dec("size", t.size)
-        .maybe("size_unit", says_unit.then(|| unit(t.unit)))
+        .put("size_unit", unit(t.unit))
         .put("side", t.side.as_str())
         .ts("ts_ns", t.ts)
         .maybe_ts("event_ts_ns", t.event_ts);
@@ -490,6 +505,7 @@ fn trade_row(t: &Trade) -> Row {
     }
     match &t.extra {
         Some(x) => row
+            .maybe("seq_last", x.seq)
             .maybe_dec("mark_price", x.mark)
             .maybe_dec("index_price", x.index)
             .maybe_dec("iv", x.iv)
@@ -514,6 +530,8 @@ fn book_row(b: &Book) -> Row {
         .maybe("seq_prev", b.seq_prev)
         .put("bids", side(&b.bids))
         .put("asks", side(&b.asks))
+        .put("size_unit", unit(b.unit))
+        .maybe("checksum", b.checksum)
         .maybe_ts("ts_ns", b.ts)
         .maybe_ts("event_ts_ns", b.event_ts)
 }
@@ -536,6 +554,10 @@ fn ticker_row(t: &Ticker) -> Row {
         .maybe_dec("index_price", t.index)
         .maybe_dec("underlying_price", t.underlying)
         .maybe_dec("open_interest", t.open_interest)
+        .maybe_dec("oracle_price", t.oracle)
+        .maybe_dec("mid_price", t.mid)
+        .maybe_dec("prev_day_price", t.prev_day)
+        .maybe_dec("funding_rate", t.funding_rate)
         .maybe_dec("current_funding", t.current_funding)
         .maybe_dec("funding_8h", t.funding_8h)
         .maybe_dec("mark_iv", t.mark_iv)
@@ -546,7 +568,8 @@ fn ticker_row(t: &Ticker) -> Row {
         .maybe_dec("vega", t.vega)
         .maybe_dec("theta", t.theta)
         .maybe_dec("rho", t.rho)
-        .ts("ts_ns", t.ts)
+        .maybe("seq_last", t.seq)
+        .maybe_ts("ts_ns", t.ts)
 }
 
 fn price_row(kind: &str, symbol: &str, price: Decimal, ts: Nanos) -> Row {
@@ -576,7 +599,11 @@ fn control_row(control: &Control) -> Row {
         Control::Subscribed { id, channels } => {
             row.put("type", "subscribe_ack").put("id", id.as_str()).put("channels", channels.clone())
         }
+        Control::Listed { channels } => row.put("type", "subscribe_ack").put("channels", channels.clone()),
         Control::Heartbeat => row.put("type", "heartbeat"),
+        Control::Ping { answer } => row.put("type", "ping").put("answer", answer.as_str()),
+        Control::Pong => row.put("type", "pong"),
+        Control::Broken { reason } => row.put("type", "broken").put("reason", reason.as_str()),
         Control::TestRequest => row.put("type", "test_request"),
         Control::ServerShutdown => row.put("type", "server_shutdown"),
         Control::Request { method } => row.put("type", "request").put("method", method.as_str()),

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use schemas::fixed::mantissa_at;
 use schemas::raw::{
-    BookUpdate, Books, Clock, Dead, Gap, LinkEvent, Liquidation, Liquidations, Quote, Quotes, Raw, TickerUpdate,
-    Tickers, Trade, Trades, VenueBar, VenueBars,
+    BookUpdate, Books, Clock, Dead, Gap, LinkEvent, Liquidation, Liquidations, Origin, Quote, Quotes, Raw,
+    TickerUpdate, Tickers, Trade, Trades, VenueBar, VenueBars,
 };
 use schemas::subject::partition;
 use schemas::wire::Version;
@@ -27,6 +27,8 @@ pub struct Packer {
     ticks_max: usize,
     /// Which of the two trade tapes is stored.
     aggregates: bool,
+    /// Trades are numbered by us; the venue's ids are stored beside.
+    venue_ids: bool,
     /// Place in `symbols` by name.
     names: BTreeMap<event::Symbol, usize>,
     symbols: Vec<Symbol>,
@@ -65,6 +67,7 @@ impl Packer {
             partitions,
             ticks_max,
             aggregates,
+            venue_ids: false,
             names: BTreeMap::new(),
             symbols: Vec::new(),
             newest: 0,
@@ -72,6 +75,12 @@ impl Packer {
             spare_trades: Vec::new(),
             spare_quotes: Vec::new(),
         }
+    }
+
+    /// Stores the venue's own trade ids beside ours.
+    pub fn with_venue_ids(mut self, wanted: bool) -> Self {
+        self.venue_ids = wanted;
+        self
     }
 
     /// The digits of an instrument; data with more widens them.
@@ -120,7 +129,8 @@ impl Packer {
                 let index = Some(Price::new(*price));
                 (symbol, Tick::Ticker(TickerUpdate { ts_ns: ts.0, recv_ns: recv.0, index, ..TickerUpdate::default() }))
             }
-            Event::OpenInterest { symbol, size, ts } => {
+            Event::Funding(f) => (&f.symbol, Tick::Ticker(funding(f, recv))),
+            Event::OpenInterest { symbol, size, ts, .. } => {
                 let open_interest = Some(Qty::new(*size));
                 (
                     symbol,
@@ -151,14 +161,16 @@ impl Packer {
         tick.fits(scale)?;
         known.scale = scale;
         let kind = tick.kind();
-        // More digits begin a pack of their own.
-        if self.symbols[at].packs[kind as usize].as_ref().is_none_or(|pack| scale_of(pack) != scale) {
+        // More digits begin a pack of their own, and so does another way of having come here.
+        let goes_into = |pack: &Raw| scale_of(pack) == scale && tick.same_origin(pack);
+        if !self.symbols[at].packs[kind as usize].as_ref().is_some_and(goes_into) {
             self.close(at, kind, out);
             self.begin(at, &tick, scale);
             self.open.push((at, kind));
         }
+        let venue_ids = self.venue_ids;
         let slot = &mut self.symbols[at].packs[kind as usize];
-        let ticks = tick.put(recv, scale, slot.as_mut().expect("Invariant: was put there above"));
+        let ticks = tick.put(recv, scale, venue_ids, slot.as_mut().expect("Invariant: was put there above"));
         if ticks == self.ticks_max {
             self.close(at, kind, out);
         }
@@ -175,12 +187,16 @@ impl Packer {
             _ => None,
         };
         match slot {
-            Some(Raw::Trades(pack)) => return pack.renew(p, venue, symbol, scale),
+            Some(Raw::Trades(pack)) => {
+                pack.renew(p, venue, symbol, scale);
+                pack.origin = tick.origin();
+                return;
+            }
             Some(Raw::Quotes(pack)) => return pack.renew(p, venue, symbol, scale),
             _ => {}
         }
         *slot = Some(match tick {
-            Tick::Trade(_) => Raw::Trades(Trades::new(p, venue, symbol, scale)),
+            Tick::Trade(_) => Raw::Trades(Trades { origin: tick.origin(), ..Trades::new(p, venue, symbol, scale) }),
             Tick::Quote(_) => Raw::Quotes(Quotes::new(p, venue, symbol, scale)),
             Tick::Book(_) => Raw::Books(Books::new(p, venue, symbol, scale)),
             Tick::Ticker(_) => Raw::Tickers(Tickers::new(p, venue, symbol, scale)),
@@ -280,6 +296,20 @@ impl Tick<'_> {
         }
     }
 
+    fn origin(&self) -> Origin {
+        match self {
+            Tick::Trade(t) if t.backfill => Origin::Backfill,
+            _ => Origin::Live,
+        }
+    }
+
+    fn same_origin(&self, pack: &Raw) -> bool {
+        match pack {
+            Raw::Trades(pack) => pack.origin == self.origin(),
+            _ => true,
+        }
+    }
+
     /// Price and size pairs that are stored as mantissas; the other kinds keep decimals.
     fn each(&self, mut see: impl FnMut(Decimal, Decimal)) {
         match self {
@@ -308,12 +338,15 @@ impl Tick<'_> {
     }
 
     /// Adds this one to a pack of its kind; how many it holds now.
-    fn put(self, recv: Nanos, scale: Scale, pack: &mut Raw) -> usize {
+    fn put(self, recv: Nanos, scale: Scale, venue_ids: bool, pack: &mut Raw) -> usize {
         let pair = |(price, size): (Decimal, Decimal)| (price_m(price, scale), qty_m(size, scale));
         match (pack, self) {
             (Raw::Trades(pack), Tick::Trade(t)) => {
                 let (price, size) = pair((t.price, t.size));
                 pack.push(Trade { ts: t.ts, recv, id: t.id, price, size, side: t.side });
+                if venue_ids {
+                    pack.venue_id.push(t.venue_id.as_deref().unwrap_or_default().to_owned());
+                }
                 pack.len()
             }
             (Raw::Quotes(pack), Tick::Quote(q)) => {
@@ -373,7 +406,7 @@ fn ticker(t: &event::Ticker, recv: Nanos) -> TickerUpdate {
     let price = |v: Option<Decimal>| v.map(Price::new);
     let qty = |v: Option<Decimal>| v.map(Qty::new);
     TickerUpdate {
-        ts_ns: t.ts.0,
+        ts_ns: t.ts.unwrap_or(recv).0,
         recv_ns: recv.0,
         last: price(t.last),
         bid: price(t.bid),
@@ -381,8 +414,8 @@ fn ticker(t: &event::Ticker, recv: Nanos) -> TickerUpdate {
         ask: price(t.ask),
         ask_size: qty(t.ask_size),
         mark: price(t.mark),
-        index: price(t.index),
-        funding_rate: price(t.current_funding),
+        index: price(t.index.or(t.oracle)),
+        funding_rate: price(t.current_funding.or(t.funding_rate)),
         next_funding_ns: None,
         open_interest: qty(t.open_interest),
         volume_24h: qty(t.volume_24h.or(t.volume_base_24h)),
@@ -405,6 +438,16 @@ fn mark(m: &event::Mark, recv: Nanos) -> TickerUpdate {
     }
 }
 
+fn funding(f: &event::Funding, recv: Nanos) -> TickerUpdate {
+    TickerUpdate {
+        ts_ns: f.ts.0,
+        recv_ns: recv.0,
+        funding_rate: Some(Price::new(f.rate)),
+        next_funding_ns: f.due.or(f.next_due).map(|t| t.0),
+        ..TickerUpdate::default()
+    }
+}
+
 fn bar(b: &event::Bar, recv: Nanos) -> VenueBar {
     VenueBar {
         ts_ns: b.event_ts.unwrap_or(recv).0,
@@ -415,7 +458,7 @@ fn bar(b: &event::Bar, recv: Nanos) -> VenueBar {
         high: Price::new(b.high),
         low: Price::new(b.low),
         close: Price::new(b.close),
-        volume: Qty::new(b.volume_base),
+        volume: Qty::new(b.volume_base.or(b.volume).unwrap_or_default()),
         // A venue that does not say so sends the bar again while it grows.
         closed: b.closed.unwrap_or(false),
     }

@@ -6,7 +6,7 @@
 use schemas::Nanos;
 use schemas::raw::Raw;
 
-use crate::event::Event;
+use crate::event::{Event, Frame};
 use crate::feed::{Feed, subject_of};
 use crate::pack::Packer;
 use crate::session::{Action, Limits};
@@ -125,7 +125,7 @@ impl Player {
             return;
         };
         let mut events = std::mem::take(&mut self.events);
-        venue.decode(market, frame, &mut events);
+        venue.decode(market, Frame::Text(frame), &mut events);
         for mut event in events.drain(..) {
             if self.feed.passes(&event) {
                 self.say(recv, &event, out);

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use schemas::Nanos;
 use serde::{Deserialize, Serialize};
 
-use crate::event::Event;
-use crate::venue::Endpoints;
+use crate::event::{Event, Frame};
+use crate::venue::{Endpoints, Request};
 
 /// Bounds of a session; `[ingest.link]` in the configuration.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -66,10 +66,10 @@ pub struct Missing {
 pub enum Action {
     /// A text frame.
     Send(String),
-    /// A GET request; the answer comes to `on_http` under this id.
+    /// A REST request; the answer comes to `on_http` under this id.
     Fetch {
         id: u64,
-        url: String,
+        request: Request,
     },
     /// Market data, read at `recv`.
     Emit {
@@ -109,7 +109,7 @@ pub trait Session: Send {
     /// Where to connect to.
     fn url(&self) -> String;
     fn on_open(&mut self, now: Nanos, out: &mut Vec<Action>);
-    fn on_frame(&mut self, now: Nanos, frame: &str, out: &mut Vec<Action>);
+    fn on_frame(&mut self, now: Nanos, frame: Frame<'_>, out: &mut Vec<Action>);
     /// Does what is due; harmless when nothing is.
     fn on_timer(&mut self, now: Nanos, out: &mut Vec<Action>);
     /// When `on_timer` wants to be called next.

@@ -52,6 +52,7 @@ pub fn instrument(symbol: &str) -> Instrument {
         min_notional: Notional::ZERO,
         scale: Scale::default(),
         trading: true,
+        terms: schemas::instrument::Terms::default(),
     }
 }
 

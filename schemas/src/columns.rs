@@ -67,6 +67,18 @@ impl Map {
         buffer
     }
 
+    /// Left out when there are none.
+    pub fn texts(&mut self, name: &str, values: &[String]) -> &mut Self {
+        if values.is_empty() {
+            return self;
+        }
+        let buffer = self.column(name, values.len());
+        for value in values {
+            taken(encode::write_str(buffer, value));
+        }
+        self
+    }
+
     #[inline]
     pub fn ints(&mut self, name: &str, values: &[i64]) -> &mut Self {
         let buffer = self.column(name, values.len());

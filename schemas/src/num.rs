@@ -263,6 +263,7 @@ pub struct Nanos(pub i64);
 impl Nanos {
     pub const PER_MS: i64 = 1_000_000;
     pub const PER_SECOND: i64 = 1_000_000_000;
+    pub const PER_DAY: i64 = 86_400 * Self::PER_SECOND;
     pub fn from_ms(ms: i64) -> Self {
         Self(ms * Self::PER_MS)
     }
@@ -279,6 +280,34 @@ impl Sub for Nanos {
     fn sub(self, earlier: Self) -> i64 {
         self.0 - earlier.0
     }
+}
+
+/// Days of 400 years, behind which the calendar repeats.
+const ERA_DAYS: i64 = 146_097;
+/// From 0000-03-01 to 1970-01-01. A year starts in March here, so that the leap day is its last one and months need no
+/// table.
+const EPOCH_DAYS: i64 = 719_468;
+
+/// Year, month (1 to 12) and day (1 to 31) of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
+pub fn civil_day(days: i64) -> (i64, i64, i64) {
+    let shifted = days + EPOCH_DAYS;
+    let (era, day_of_era) = (shifted.div_euclid(ERA_DAYS), shifted.rem_euclid(ERA_DAYS));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// The day of a date, counted from 1970-01-01: the inverse of [`civil_day`]. A day beyond its month is of the next one.
+pub fn day_of_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let march_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * march_month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * ERA_DAYS + day_of_era - EPOCH_DAYS
 }
 
 /// The aggressor's side of a trade, or the side of an order.
@@ -323,6 +352,14 @@ mod tests {
     }
 
     #[test]
+    fn a_day_of_the_calendar_is_told_from_its_number() {
+        for (days, date) in [(0, (1970, 1, 1)), (-1, (1969, 12, 31)), (11_016, (2000, 2, 29)), (20_778, (2026, 11, 21))]
+        {
+            assert_eq!(civil_day(days), date);
+        }
+    }
+
+    #[test]
     fn a_fraction_above_one_is_refused() {
         assert!(Fraction::new("1.01".parse().unwrap()).is_err());
         assert!(serde_json::from_str::<Fraction>("\"-0.1\"").is_err());
@@ -342,6 +379,14 @@ mod tests {
             prop_assert!(r.abs() <= q.abs());
             prop_assert!((q - r).abs() < lot);
             prop_assert!((r.get() % lot.get()).is_zero());
+        }
+
+        #[test]
+        fn a_day_has_one_date_and_a_date_one_day(days in -1_000_000i64..1_000_000) {
+            let (year, month, day) = civil_day(days);
+            prop_assert_eq!(day_of_civil(year, month, day), days);
+            prop_assert!((1..=12).contains(&month) && (1..=31).contains(&day));
+            prop_assert!(civil_day(days + 1) > (year, month, day));
         }
 
         #[test]

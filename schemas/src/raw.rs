@@ -11,6 +11,9 @@ use crate::num::{Nanos, Notional, Price, Qty, Side};
 use crate::subject;
 use crate::wire::{Fact, Version, WireError};
 
+/// What stands before a text on the wire, at most.
+const TEXT_HEAD_BYTES_MAX: usize = 5;
+
 /// The most ticks in one pack.
 pub const PACK_MAX: usize = 256;
 
@@ -21,7 +24,8 @@ pub struct Trade {
     pub ts: Nanos,
     /// When our link read the frame.
     pub recv: Nanos,
-    /// Rises with every trade of a symbol: the venue's numeric id or trade sequence. Duplicates are dropped by it.
+    /// Rises with every trade of a symbol: the venue's numeric id or trade sequence. Duplicates are dropped by it. Where the
+    /// venue's ids do not rise it is ours, and [`Trades::venue_id`] holds theirs.
     pub id: u64,
     pub price: PriceM,
     pub size: QtyM,
@@ -48,6 +52,35 @@ pub struct Trades {
     pub size: Vec<i64>,
     /// One letter a trade: `b` the taker bought, `s` the taker sold.
     pub side: String,
+    /// The venue's own ids, of every trade; empty where `id` is the venue's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub venue_id: Vec<String>,
+    /// How the pack came to us.
+    #[serde(default, skip_serializing_if = "Origin::is_live")]
+    pub origin: Origin,
+}
+
+/// How data came to us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Pushed by the venue as it happened.
+    #[default]
+    Live,
+    /// Asked for afterwards, or sent by the venue as history when we subscribed.
+    Backfill,
+}
+
+impl Origin {
+    pub fn is_live(&self) -> bool {
+        *self == Self::Live
+    }
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Backfill => "backfill",
+        }
+    }
 }
 
 impl Trades {
@@ -64,6 +97,8 @@ impl Trades {
         }
         self.id.clear();
         self.side.clear();
+        self.venue_id.clear();
+        self.origin = Origin::Live;
     }
     pub fn len(&self) -> usize {
         self.ts_ns.len()
@@ -102,6 +137,12 @@ impl Trades {
         if !even || n == 0 || n > PACK_MAX {
             return Err(WireError::invalid(format_args!("trade pack of {n} ticks with uneven or empty columns")));
         }
+        if !self.venue_id.is_empty() && self.venue_id.len() != n {
+            return Err(WireError::invalid(format_args!(
+                "trade pack of {n} ticks with {} venue ids",
+                self.venue_id.len()
+            )));
+        }
         if self.side.bytes().any(|b| b != b'b' && b != b's') {
             return Err(WireError::invalid(format_args!("trade pack with sides `{}`", self.side)));
         }
@@ -114,12 +155,18 @@ impl Fact for Trades {
         subject::raw(self.p, &self.venue, Self::KIND, &self.symbol)
     }
     fn encode(&self) -> Vec<u8> {
-        let text = self.venue.len() + self.symbol.len() + self.side.len();
+        let ids = self.venue_id.iter().map(|id| TEXT_HEAD_BYTES_MAX + id.len()).sum::<usize>();
+        let text = self.venue.len() + self.symbol.len() + self.side.len() + ids;
         let ints = [&self.ts_ns, &self.recv_ns, &self.price, &self.size].map(Vec::len).iter().sum::<usize>();
-        let mut map = Map::new(11, text, ints + self.id.len());
+        let fields = 11 + u32::from(!self.venue_id.is_empty()) + u32::from(!self.origin.is_live());
+        let mut map = Map::new(fields, text, ints + self.id.len());
         map.version().text("venue", &self.venue).text("symbol", &self.symbol).scale(self.scale).uint("p", self.p);
         map.ints("ts_ns", &self.ts_ns).ints("recv_ns", &self.recv_ns).uints("id", &self.id);
         map.ints("price", &self.price).ints("size", &self.size).text("side", &self.side);
+        map.texts("venue_id", &self.venue_id);
+        if !self.origin.is_live() {
+            map.text("origin", self.origin.as_str());
+        }
         map.done()
     }
 }
@@ -529,8 +576,8 @@ mod tests {
         #[test]
         fn columns_are_written_as_serde_writes_them(
             columns in (prop::collection::vec(number(), 0..300), prop::collection::vec(number(), 0..40)),
-            names in ("\\PC{0,300}", "[a-z]{0,40}", "[bs]{0,300}"),
-            (p, price, qty) in any::<(u32, u8, u8)>(),
+            names in ("\\PC{0,300}", "[a-z]{0,40}", "[bs]{0,300}", prop::collection::vec("[a-z0-9]{0,40}", 0..20)),
+            (p, price, qty, backfill) in any::<(u32, u8, u8, bool)>(),
         ) {
             let (many, few) = columns;
             let scale = Scale { price, qty };
@@ -540,6 +587,8 @@ mod tests {
                 price: few.clone(),
                 size: many.clone(),
                 side: names.2,
+                venue_id: names.3,
+                origin: if backfill { Origin::Backfill } else { Origin::Live },
                 ..Trades::new(p, &names.1, &names.0, scale)
             };
             prop_assert_eq!(trades.encode(), crate::wire::encode(&trades));

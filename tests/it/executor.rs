@@ -43,6 +43,7 @@ fn instrument() -> Instrument {
         min_notional: Notional::ZERO,
         scale: SCALE,
         trading: true,
+        terms: schemas::instrument::Terms::default(),
     }
 }
 

@@ -296,6 +296,7 @@ fn instrument() -> Instrument {
         min_notional: Notional::ZERO,
         scale: Scale { price: 1, qty: 3 },
         trading: true,
+        terms: schemas::instrument::Terms::default(),
     }
 }
 

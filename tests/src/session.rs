@@ -267,5 +267,6 @@ pub fn instrument() -> anyhow::Result<Instrument> {
         min_notional: "5".parse()?,
         scale: Scale { price: 2, qty: 5 },
         trading: true,
+        terms: schemas::instrument::Terms::default(),
     })
 }

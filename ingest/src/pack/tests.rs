@@ -16,6 +16,7 @@ fn trade(symbol: &str, id: u64, price: &str, size: &str) -> Event {
         ts: Nanos(id as i64),
         event_ts: None,
         aggregate: None,
+        backfill: false,
         extra: None,
     })
 }

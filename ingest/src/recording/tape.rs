@@ -277,6 +277,7 @@ impl Columns {
                     ts,
                     event_ts: None,
                     aggregate: None,
+                    backfill: false,
                     extra: None,
                 };
                 if row.last_id.is_some_and(|last| id <= last) {
@@ -294,6 +295,7 @@ impl Columns {
                     symbol: row.symbol.into(),
                     bid: side(bid, bid_qty)?,
                     ask: side(ask, ask_qty)?,
+                    unit: SizeUnit::Base,
                     seq: None,
                     ts: None,
                     event_ts: None,

@@ -19,8 +19,7 @@ fn plan(id: &str, symbols: &[&str], channels: &[&str], last: &[(&str, u64)]) -> 
     let mut limits = Config::load(None).unwrap().session;
     limits.held_max = 5;
     limits.backfill_tries_max = 2;
-    let mut endpoints = found.endpoints(market, false);
-    endpoints.rest = "R".into();
+    let endpoints = found.endpoints(market, false);
     Plan {
         endpoints,
         symbols: symbols.iter().map(|s| s.to_string()).collect(),
@@ -55,7 +54,7 @@ impl Bench {
     }
     fn frame(self, name: &str, frame: &str) -> Self {
         let frame = frame.to_owned();
-        self.act(name, move |s, now, out| s.on_frame(now, &frame, out))
+        self.act(name, move |s, now, out| s.on_frame(now, Frame::Text(&frame), out))
     }
     fn http(self, id: u64, status: u16, body: &str) -> Self {
         let answer = Ok(HttpAnswer { status, retry_after_s: (status == 429).then_some(7), body: body.to_owned() });
@@ -81,7 +80,7 @@ impl Bench {
 fn show(action: &Action) -> String {
     match action {
         Action::Send(text) => format!("send {text}"),
-        Action::Fetch { id, url } => format!("fetch {id} {url}"),
+        Action::Fetch { id, request } => format!("fetch {id} {}", request.path),
         Action::Emit { event: Event::Trade(t), .. } => format!("trade {} {}", t.symbol, t.id),
         Action::Emit { event: Event::Book(b), .. } => {
             let kind = if b.action == BookAction::Snapshot { "snapshot" } else { "update" };
@@ -194,7 +193,7 @@ fn a_book_starts_from_the_snapshot_and_a_gap_makes_it_start_again() {
               send {"id":1,"method":"SUBSCRIBE","params":["btcusdt@depth@100ms"]}
             ack (whole)
             100-105 (whole)
-              fetch 2 R/api/v3/depth?symbol=BTCUSDT&limit=1000
+              fetch 2 /api/v3/depth?symbol=BTCUSDT&limit=1000
             106-107 (whole)
             http 2 200 (whole)
               book BTCUSDT snapshot 103
@@ -203,11 +202,11 @@ fn a_book_starts_from_the_snapshot_and_a_gap_makes_it_start_again() {
             110-112 (108 is missing) (whole)
               GAP BTCUSDT book 112..: book sequence 110 after 107
             timer 1250 (whole)
-              fetch 3 R/api/v3/depth?symbol=BTCUSDT&limit=1000
+              fetch 3 /api/v3/depth?symbol=BTCUSDT&limit=1000
             113-114 (whole)
             http 3 200 (whole)
             timer 2300 (whole)
-              fetch 4 R/api/v3/depth?symbol=BTCUSDT&limit=1000
+              fetch 4 /api/v3/depth?symbol=BTCUSDT&limit=1000
             http 4 200 (whole)
               GAP BTCUSDT book 112..114: book sequence 110 after 107
               book BTCUSDT snapshot 113
@@ -241,7 +240,7 @@ fn trades_missed_while_the_connection_was_down_are_fetched_before_the_new_ones_l
             timer 1300
               send {"id":2,"method":"SUBSCRIBE","params":["btcusdt@trade"]}
             ack
-              fetch 3 R/api/v3/historicalTrades?symbol=BTCUSDT&fromId=6&limit=1000
+              fetch 3 /api/v3/historicalTrades?symbol=BTCUSDT&fromId=6&limit=1000
             trade 9
               GAP BTCUSDT link 5..9: cut
             http 3 200 (whole)
@@ -270,18 +269,18 @@ fn a_hole_that_the_venue_cannot_fill_is_a_gap_and_the_feed_goes_on() {
             open
               send {"id":1,"method":"SUBSCRIBE","params":["btcusdt@trade"]}
             ack
-              fetch 2 R/api/v3/historicalTrades?symbol=BTCUSDT&fromId=4&limit=1000
+              fetch 2 /api/v3/historicalTrades?symbol=BTCUSDT&fromId=4&limit=1000
             trade 9
             http 2 500
               warn backfill BTCUSDT: status 500: down
             timer 1250
-              fetch 3 R/api/v3/historicalTrades?symbol=BTCUSDT&fromId=4&limit=1000
+              fetch 3 /api/v3/historicalTrades?symbol=BTCUSDT&fromId=4&limit=1000
             http 3 200
               trade BTCUSDT 4
               GAP BTCUSDT trade 4..7: trade 7 after 4
               trade BTCUSDT 7
             timer 1500
-              fetch 4 R/api/v3/historicalTrades?symbol=BTCUSDT&fromId=8&limit=1000
+              fetch 4 /api/v3/historicalTrades?symbol=BTCUSDT&fromId=8&limit=1000
             http 4 200 (whole)
               warn backfill BTCUSDT: the venue does not have the trades between
               GAP BTCUSDT trade 7..9: trade 9 after 7
@@ -304,11 +303,11 @@ fn over_the_budget_everything_waits_as_long_as_the_venue_says() {
               send {"id":1,"method":"SUBSCRIBE","params":["btcusdt@depth"]}
             ack (whole)
             1-2 (whole)
-              fetch 2 R/api/v3/depth?symbol=BTCUSDT&limit=1000
+              fetch 2 /api/v3/depth?symbol=BTCUSDT&limit=1000
             http 2 429 (whole)
               warn the venue asks for quiet: status 429 for 7 s
             timer 8000 (whole)
-              fetch 3 R/api/v3/depth?symbol=BTCUSDT&limit=1000
+              fetch 3 /api/v3/depth?symbol=BTCUSDT&limit=1000
         "#]]);
 }
 
@@ -460,7 +459,7 @@ fn deribit_fills_a_hole_by_trade_sequence_and_without_credits_it_pauses() {
             trade 5
               trade BTC-PERPETUAL 5
             trade 7
-              fetch 2 R/api/v2/public/get_last_trades_by_instrument?instrument_name=BTC-PERPETUAL&start_seq=6&count=1000&sorting=asc
+              fetch 2 /api/v2/public/get_last_trades_by_instrument?instrument_name=BTC-PERPETUAL&start_seq=6&count=1000&sorting=asc
             http 2 200
               trade BTC-PERPETUAL 6
               trade BTC-PERPETUAL 7

@@ -2,9 +2,10 @@
 
 use schemas::Instrument;
 
-use super::{Endpoints, Market, Request, Venue};
+use super::{CONNECT, Endpoints, HistoryPage, Market, REST, Rate, Request, Venue};
 use crate::book::Rule;
-use crate::event::Event;
+use crate::event::{Bar, Event, Frame};
+use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 
 mod decode;
@@ -44,13 +45,26 @@ impl Venue for Binance {
     fn markets(&self) -> &'static [Market] {
         MARKETS
     }
-    fn decode(&self, market: Market, frame: &str, out: &mut Vec<Event>) {
+    fn decode(&self, market: Market, frame: Frame<'_>, out: &mut Vec<Event>) {
         decode::decode(kind(market), frame, out);
     }
     fn book_rule(&self, market: Market) -> Rule {
         match kind(market) {
             Kind::Spot => Rule::FirstLast,
             Kind::Usdm | Kind::Coinm => Rule::PreviousLast,
+        }
+    }
+    fn trade_ids(&self, _market: Market) -> TradeIds {
+        TradeIds::Consecutive
+    }
+    fn rates(&self, market: Market) -> &'static [Rate] {
+        const CONNECTS: Rate = Rate { bucket: CONNECT, weight: 300, window_ms: 300_000, used_header: None };
+        const fn weight(weight: u32) -> Rate {
+            Rate { bucket: REST, weight, window_ms: 60_000, used_header: Some("x-mbx-used-weight-1m") }
+        }
+        match kind(market) {
+            Kind::Spot => &[const { weight(6000) }, CONNECTS],
+            Kind::Usdm | Kind::Coinm => &[const { weight(2400) }, CONNECTS],
         }
     }
     fn endpoints(&self, market: Market, test: bool) -> Endpoints {
@@ -69,6 +83,12 @@ impl Venue for Binance {
     }
     fn decode_instruments(&self, market: Market, body: &str) -> Result<(Vec<Instrument>, Vec<String>), String> {
         rest::instruments(kind(market), market.id, body)
+    }
+    fn history_request(&self, market: Market, page: HistoryPage<'_>) -> Option<Request> {
+        rest::history_request(kind(market), page)
+    }
+    fn decode_history(&self, _market: Market, page: HistoryPage<'_>, body: &str) -> Result<Vec<Bar>, String> {
+        rest::history(page, body)
     }
     fn check_channel(&self, market: Market, channel: &str) -> Result<(), String> {
         session::check_channel(kind(market), channel)

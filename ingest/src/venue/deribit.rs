@@ -2,9 +2,10 @@
 
 use schemas::Instrument;
 
-use super::{Endpoints, Market, Request, Venue};
+use super::{CONNECT, Endpoints, HistoryPage, Market, REST, Rate, Request, Venue};
 use crate::book::Rule;
-use crate::event::Event;
+use crate::event::{Bar, Event, Frame};
+use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 
 pub(crate) mod decode;
@@ -22,11 +23,22 @@ impl Venue for Deribit {
     fn markets(&self) -> &'static [Market] {
         MARKETS
     }
-    fn decode(&self, _market: Market, frame: &str, out: &mut Vec<Event>) {
+    fn decode(&self, _market: Market, frame: Frame<'_>, out: &mut Vec<Event>) {
         decode::decode(frame, out);
     }
     fn book_rule(&self, _market: Market) -> Rule {
         Rule::Chain
+    }
+    fn trade_ids(&self, _market: Market) -> TradeIds {
+        TradeIds::Consecutive
+    }
+    fn rates(&self, _market: Market) -> &'static [Rate] {
+        // 20 requests a second sustained for whoever has no account of its own; connections: 32 an address.
+        const WINDOW_MS: u64 = 1000;
+        &[
+            Rate { bucket: REST, weight: 20, window_ms: WINDOW_MS, used_header: None },
+            Rate { bucket: CONNECT, weight: 5, window_ms: WINDOW_MS, used_header: None },
+        ]
     }
     fn endpoints(&self, _market: Market, test: bool) -> Endpoints {
         let host = if test { "test.deribit.com" } else { "www.deribit.com" };
@@ -37,6 +49,12 @@ impl Venue for Deribit {
     }
     fn decode_instruments(&self, market: Market, body: &str) -> Result<(Vec<Instrument>, Vec<String>), String> {
         rest::instruments(market.id, body)
+    }
+    fn history_request(&self, _market: Market, page: HistoryPage<'_>) -> Option<Request> {
+        rest::history_request(page)
+    }
+    fn decode_history(&self, _market: Market, page: HistoryPage<'_>, body: &str) -> Result<Vec<Bar>, String> {
+        rest::history(page, body)
     }
     fn check_channel(&self, _market: Market, channel: &str) -> Result<(), String> {
         session::check_channel(channel)

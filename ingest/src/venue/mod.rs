@@ -1,9 +1,10 @@
 //! The venues. Adding one is a file here and a line in [`VENUES`].
 
-use schemas::Instrument;
+use schemas::{Instrument, Nanos, Timeframe};
 
 use crate::book;
-use crate::event::Event;
+use crate::event::{Bar, Event, Frame};
+use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 
 pub mod binance;
@@ -29,11 +30,73 @@ pub struct Endpoints {
     pub rest: String,
 }
 
-/// A GET request.
+/// How a REST request is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Method {
+    #[default]
+    Get,
+    /// With a JSON body.
+    Post,
+}
+
+/// A REST request for public data.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
+    pub method: Method,
     /// Path and query behind [`Endpoints::rest`].
     pub path: String,
+    /// Of a POST.
+    pub body: String,
+    /// What it costs of its bucket.
+    pub weight: u32,
+    /// A name of [`Venue::rates`].
+    pub bucket: &'static str,
+}
+
+impl Request {
+    /// A GET that costs 1 of the bucket [`REST`].
+    pub fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::Get, path: path.into(), body: String::new(), weight: 1, bucket: REST }
+    }
+    /// A POST of JSON that costs 1 of the bucket [`REST`].
+    pub fn post(path: impl Into<String>, body: impl Into<String>) -> Self {
+        Self { method: Method::Post, body: body.into(), ..Self::get(path) }
+    }
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+    pub fn bucket(mut self, bucket: &'static str) -> Self {
+        self.bucket = bucket;
+        self
+    }
+}
+
+/// The bucket of REST requests that name no other.
+pub const REST: &str = "rest";
+/// The bucket that every connection attempt costs 1 of.
+pub const CONNECT: &str = "connect";
+
+/// What a venue allows an address within a window; the configuration may say otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rate {
+    pub bucket: &'static str,
+    /// Weight that may be spent in a window.
+    pub weight: u32,
+    pub window_ms: u64,
+    /// The header in which the venue says how much of the window is spent.
+    pub used_header: Option<&'static str>,
+}
+
+/// A page of a symbol's candles.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistoryPage<'a> {
+    pub symbol: &'a str,
+    pub timeframe: Timeframe,
+    /// Candles that open before this; the newest ones.
+    pub before: Nanos,
+    /// How many are wanted; the venue may give fewer.
+    pub limit: u32,
 }
 
 /// A venue: how its frames read and how one talks to it. No I/O.
@@ -43,19 +106,27 @@ pub trait Venue: Sync {
     fn markets(&self) -> &'static [Market];
     /// Reads one frame; what it says is appended. Never fails: what is not understood becomes
     /// [`Event::Malformed`] with the reason.
-    fn decode(&self, market: Market, frame: &str, out: &mut Vec<Event>);
+    fn decode(&self, market: Market, frame: Frame<'_>, out: &mut Vec<Event>);
     /// Reads a REST order book, for a book that starts from one.
     fn decode_snapshot(&self, market: Market, body: &str, out: &mut Vec<Event>) {
-        self.decode(market, body, out);
+        self.decode(market, Frame::Text(body), out);
     }
     /// How this market's book messages follow each other.
     fn book_rule(&self, market: Market) -> book::Rule;
+    /// What this market's trade ids tell.
+    fn trade_ids(&self, market: Market) -> TradeIds;
     /// Production, or the venue's test system.
     fn endpoints(&self, market: Market, test: bool) -> Endpoints;
+    /// What the venue allows an address: at least [`REST`] and [`CONNECT`].
+    fn rates(&self, market: Market) -> &'static [Rate];
     /// Requests whose answers describe `symbols`.
     fn instrument_requests(&self, market: Market, symbols: &[String]) -> Vec<Request>;
     /// Reads such an answer. Instruments of an unknown kind or state are left out and named in the second list.
     fn decode_instruments(&self, market: Market, body: &str) -> Result<(Vec<Instrument>, Vec<String>), String>;
+    /// The request for a page of candles; `None`: the venue has none of this width.
+    fn history_request(&self, market: Market, page: HistoryPage<'_>) -> Option<Request>;
+    /// Reads such an answer: candles oldest first, the one that is still open among them if the venue sends it.
+    fn decode_history(&self, market: Market, page: HistoryPage<'_>, body: &str) -> Result<Vec<Bar>, String>;
     /// Whether a channel of the configuration is one of this market's; the error says what is allowed.
     fn check_channel(&self, market: Market, channel: &str) -> Result<(), String>;
     /// Cuts the wanted channels into connections within the venue's limits.

@@ -53,5 +53,6 @@ pub fn instrument() -> anyhow::Result<Instrument> {
         min_notional: "5".parse()?,
         scale: SCALE,
         trading: true,
+        terms: schemas::instrument::Terms::default(),
     })
 }

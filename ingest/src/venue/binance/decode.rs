@@ -14,11 +14,18 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{Kind, scan, user};
-use crate::event::{Bar, Bbo, Book, Control, Event, Liquidation, Mark, Ticker, Trade};
+use crate::event::{Bar, Bbo, Book, Control, Event, Frame, Liquidation, Mark, Ticker, Trade};
 use crate::text::{MaybeQuoted, Quoted, instant};
 
 /// Reads one frame of any stream of the market.
-pub fn decode(kind: Kind, frame: &str, out: &mut Vec<Event>) {
+pub fn decode(kind: Kind, frame: Frame<'_>, out: &mut Vec<Event>) {
+    match frame.text() {
+        Ok(text) => text_frame(kind, text, out),
+        Err(why) => out.push(Event::Malformed(why)),
+    }
+}
+
+fn text_frame(kind: Kind, frame: &str, out: &mut Vec<Event>) {
     let frame = frame.trim();
     let (stream, data) = match unwrap_fast(frame) {
         Some((stream, data)) => (Some(stream), data),
@@ -89,7 +96,7 @@ fn payload(kind: Kind, stream: Option<&str>, data: &str, out: &mut Vec<Event>) -
         return event(kind, stream, name, data, out);
     }
     if stream.is_some_and(|s| s.ends_with("@bookTicker")) {
-        return book_ticker(data, out);
+        return book_ticker(kind, data, out);
     }
     if data.starts_with('[') {
         let items: Vec<&RawValue> = parse(data)?;
@@ -106,19 +113,19 @@ fn payload(kind: Kind, stream: Option<&str>, data: &str, out: &mut Vec<Event>) -
         return event(kind, stream, name, data, out);
     }
     if head.last_update_id.is_some() {
-        return whole_book(stream, data, out);
+        return whole_book(kind, stream, data, out);
     }
     let id = head.id.map(|raw| raw.get().trim_matches('"').to_owned());
     if let Some(method) = head.method {
         out.push(Event::Control(Control::Request { method: method.into_owned() }));
     } else if let Some(refusal) = head.error {
-        out.push(Event::Error { code: refusal.code, message: refusal.msg, id });
+        out.push(Event::Error { code: Some(refusal.code), message: refusal.msg, id });
     } else if let Some(code) = head.code {
-        out.push(Event::Error { code, message: head.msg.unwrap_or_default(), id });
+        out.push(Event::Error { code: Some(code), message: head.msg.unwrap_or_default(), id });
     } else if let (Some(_), Some(id)) = (head.result, id) {
         out.push(Event::Control(Control::Ack { id }));
     } else if head.u.is_some() {
-        return book_ticker(data, out);
+        return book_ticker(kind, data, out);
     } else {
         return Err("neither an event nor an answer".to_owned());
     }
@@ -146,12 +153,12 @@ fn event(kind: Kind, stream: Option<&str>, name: &str, data: &str, out: &mut Vec
     match name {
         "trade" => trade(kind, data, out),
         "aggTrade" => aggregate_trade(kind, data, out),
-        "depthUpdate" => depth(stream, data, out),
-        "bookTicker" => book_ticker(data, out),
+        "depthUpdate" => depth(kind, stream, data, out),
+        "bookTicker" => book_ticker(kind, data, out),
         "kline" | "continuous_kline" => kline(data, out),
         "24hrTicker" | "24hrMiniTicker" => ticker(data, out),
         "markPriceUpdate" => mark_price(data, out),
-        "forceOrder" => force_order(data, out),
+        "forceOrder" => force_order(kind, data, out),
         "serverShutdown" => {
             parse::<IgnoredAny>(data)?;
             out.push(Event::Control(Control::ServerShutdown));
@@ -194,6 +201,7 @@ pub(super) fn row_event(kind: Kind, row: scan::Row<'_>) -> Event {
         ts: instant(row.time),
         event_ts: Some(instant(row.event_time)),
         aggregate: row.aggregate,
+        backfill: false,
         extra: None,
     })
 }
@@ -236,6 +244,7 @@ pub(super) fn trade(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), 
         ts: instant(m.time),
         event_ts: Some(instant(m.event_time)),
         aggregate: None,
+        backfill: false,
         extra: None,
     }));
     Ok(())
@@ -269,6 +278,7 @@ pub(super) fn aggregate_trade(kind: Kind, data: &str, out: &mut Vec<Event>) -> R
         ts: instant(m.time),
         event_ts: Some(instant(m.event_time)),
         aggregate: Some((m.f, m.l)),
+        backfill: false,
         extra: None,
     }));
     Ok(())
@@ -285,7 +295,7 @@ fn is_partial(stream: Option<&str>) -> bool {
     stream.is_some_and(|s| s.split('@').skip(1).any(|part| matches!(part, "depth5" | "depth10" | "depth20")))
 }
 
-fn depth(stream: Option<&str>, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
+fn depth(kind: Kind, stream: Option<&str>, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Msg<'a> {
         #[serde(rename = "E")]
@@ -312,6 +322,8 @@ fn depth(stream: Option<&str>, data: &str, out: &mut Vec<Event>) -> Result<(), S
         seq_prev: m.pu,
         bids: levels(m.b),
         asks: levels(m.a),
+        unit: unit(kind),
+        checksum: None,
         ts: Some(instant(m.time.unwrap_or(m.event_time))),
         event_ts: Some(instant(m.event_time)),
     }));
@@ -319,7 +331,7 @@ fn depth(stream: Option<&str>, data: &str, out: &mut Vec<Event>) -> Result<(), S
 }
 
 /// A spot partial book, or the answer of a REST `depth` call.
-fn whole_book(stream: Option<&str>, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
+fn whole_book(kind: Kind, stream: Option<&str>, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Msg {
         #[serde(rename = "lastUpdateId")]
@@ -343,13 +355,15 @@ fn whole_book(stream: Option<&str>, data: &str, out: &mut Vec<Event>) -> Result<
         seq_prev: None,
         bids: levels(m.bids),
         asks: levels(m.asks),
+        unit: unit(kind),
+        checksum: None,
         ts: m.time.map(instant),
         event_ts: m.event_time.map(instant),
     }));
     Ok(())
 }
 
-fn book_ticker(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
+fn book_ticker(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Msg<'a> {
         u: u64,
@@ -373,6 +387,7 @@ fn book_ticker(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         symbol: m.s.into(),
         bid: side(m.b, m.bid_size),
         ask: side(m.a, m.ask_size),
+        unit: unit(kind),
         seq: Some(m.u),
         ts: m.time.map(instant),
         event_ts: m.event_time.map(instant),
@@ -420,8 +435,9 @@ fn kline(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         high: m.k.h.0,
         low: m.k.l.0,
         close: m.k.c.0,
-        volume_base: m.k.v.0,
-        volume_quote: m.k.q.0,
+        volume_base: Some(m.k.v.0),
+        volume_quote: Some(m.k.q.0),
+        volume: None,
         trades: Some(m.k.n),
         closed: Some(m.k.x),
         event_ts: Some(instant(m.event_time)),
@@ -452,7 +468,7 @@ fn ticker(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     let m: Msg = parse(data)?;
     out.push(Event::Ticker(Box::new(Ticker {
         symbol: m.s.into(),
-        ts: instant(m.event_time),
+        ts: Some(instant(m.event_time)),
         last: Some(m.c.0),
         open_24h: Some(m.o.0),
         high_24h: Some(m.h.0),
@@ -504,7 +520,7 @@ pub(super) fn side(text: &str) -> Result<Side, String> {
     }
 }
 
-fn force_order(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
+fn force_order(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Msg<'a> {
         #[serde(borrow)]
@@ -529,10 +545,13 @@ fn force_order(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         side: side(&m.o.side)?,
         symbol: m.o.s.into(),
         price: m.o.p.0,
-        avg_price: m.o.ap.0,
+        avg_price: Some(m.o.ap.0),
         size: m.o.q.0,
-        filled: m.o.z.0,
-        status: m.o.status,
+        unit: unit(kind),
+        filled: Some(m.o.z.0),
+        status: Some(m.o.status),
+        pos_side: None,
+        offset: None,
         ts: instant(m.o.time),
     })));
     Ok(())

@@ -1,16 +1,17 @@
 //! Binance REST: paths and answers of the public calls that a feed needs.
 
 use schemas::fixed::Scale;
-use schemas::instrument::{InstrumentKind, SizeUnit};
+use schemas::instrument::{InstrumentKind, SizeUnit, Terms};
 use schemas::wire::Version;
 use schemas::{Instrument, Notional, Price, Qty, Side};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::Kind;
 use super::decode::parse;
-use crate::event::Trade;
+use crate::event::{Bar, Trade};
 use crate::text::{Quoted, instant};
-use crate::venue::{Request, digits};
+use crate::venue::{HistoryPage, Request, digits};
 
 fn base(kind: Kind) -> &'static str {
     match kind {
@@ -21,19 +22,28 @@ fn base(kind: Kind) -> &'static str {
 }
 
 /// The order book's first 1000 levels a side; weight 50 on spot, 20 on futures.
-pub fn depth_path(kind: Kind, symbol: &str) -> String {
-    format!("{}/depth?symbol={symbol}&limit=1000", base(kind))
+pub fn depth(kind: Kind, symbol: &str) -> Request {
+    let weight = if kind == Kind::Spot { 50 } else { 20 };
+    Request::get(format!("{}/depth?symbol={symbol}&limit=1000", base(kind))).weight(weight)
 }
 
 /// Up to 1000 trades after an id. Spot reads any page of its history; futures ask a key for that, so that only the
 /// newest 1000 can be had there. Aggregates can be paged everywhere.
-pub fn trades_path(kind: Kind, aggregates: bool, symbol: &str, after: u64) -> String {
+pub fn trades_after(kind: Kind, aggregates: bool, symbol: &str, after: u64) -> Request {
     let base = base(kind);
-    match (aggregates, kind) {
+    let path = match (aggregates, kind) {
         (true, _) => format!("{base}/aggTrades?symbol={symbol}&fromId={}&limit=1000", after + 1),
         (false, Kind::Spot) => format!("{base}/historicalTrades?symbol={symbol}&fromId={}&limit=1000", after + 1),
         (false, Kind::Usdm | Kind::Coinm) => format!("{base}/trades?symbol={symbol}&limit=1000"),
-    }
+    };
+    // Spot asks 25 for trades and 4 for aggregates; futures 5 and 20.
+    let weight = match (aggregates, kind) {
+        (true, Kind::Spot) => 4,
+        (false, Kind::Spot) => 25,
+        (true, _) => 20,
+        (false, _) => 5,
+    };
+    Request::get(path).weight(weight)
 }
 
 /// The trades of such an answer, oldest first.
@@ -69,6 +79,7 @@ pub fn trades(kind: Kind, aggregates: bool, symbol: &str, body: &str) -> Result<
         ts: instant(time),
         event_ts: None,
         aggregate,
+        backfill: true,
         extra: None,
     };
     let mut trades: Vec<Trade> = if aggregates {
@@ -82,6 +93,49 @@ pub fn trades(kind: Kind, aggregates: bool, symbol: &str, body: &str) -> Result<
     Ok(trades)
 }
 
+/// Widths of the venue's candles.
+const WIDTHS: &[&str] = &["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d"];
+
+/// `klines`: weight 2 on spot, up to 10 on futures by the number of candles.
+pub fn history_request(kind: Kind, page: HistoryPage<'_>) -> Option<Request> {
+    let width = page.timeframe.to_string();
+    if !WIDTHS.contains(&width.as_str()) {
+        return None;
+    }
+    let limit = page.limit.min(1000);
+    let (base, symbol, end) = (base(kind), percent(page.symbol), page.before.as_ms() - 1);
+    let weight = match kind {
+        Kind::Spot => 2,
+        Kind::Usdm | Kind::Coinm if limit <= 499 => 2,
+        Kind::Usdm | Kind::Coinm => 5,
+    };
+    let path = format!("{base}/klines?symbol={symbol}&interval={width}&endTime={end}&limit={limit}");
+    Some(Request::get(path).weight(weight))
+}
+
+/// The candles of such an answer: open, prices, volume, close, quote volume, number of trades, takers' share.
+pub fn history(page: HistoryPage<'_>, body: &str) -> Result<Vec<Bar>, String> {
+    type Row = (i64, Quoted, Quoted, Quoted, Quoted, Quoted, i64, Quoted, u64, Quoted, Quoted, IgnoredAny);
+    let rows: Vec<Row> = parse(body)?;
+    let bar = |(open_ms, open, high, low, close, volume, close_ms, quote, trades, _, _, _): Row| Bar {
+        symbol: page.symbol.into(),
+        interval: page.timeframe.to_string(),
+        open_ts: instant(open_ms),
+        close_ts: Some(instant(close_ms)),
+        open: open.0,
+        high: high.0,
+        low: low.0,
+        close: close.0,
+        volume_base: Some(volume.0),
+        volume_quote: Some(quote.0),
+        volume: None,
+        trades: Some(trades),
+        closed: Some(instant(close_ms) < page.before),
+        event_ts: None,
+    };
+    Ok(rows.into_iter().map(bar).collect())
+}
+
 /// Spot can be asked for some symbols (weight 20 either way); futures answer with all.
 pub fn instrument_requests(kind: Kind, symbols: &[String]) -> Vec<Request> {
     let base = base(kind);
@@ -90,10 +144,10 @@ pub fn instrument_requests(kind: Kind, symbols: &[String]) -> Vec<Request> {
             .chunks(100)
             .map(|some| {
                 let list: Vec<String> = some.iter().map(|s| format!("%22{}%22", percent(s))).collect();
-                Request { path: format!("{base}/exchangeInfo?symbols=%5B{}%5D", list.join("%2C")) }
+                Request::get(format!("{base}/exchangeInfo?symbols=%5B{}%5D", list.join("%2C"))).weight(20)
             })
             .collect(),
-        Kind::Usdm | Kind::Coinm => vec![Request { path: format!("{base}/exchangeInfo") }],
+        Kind::Usdm | Kind::Coinm => vec![Request::get(format!("{base}/exchangeInfo"))],
     }
 }
 
@@ -124,6 +178,9 @@ struct Symbol {
     quote_asset: String,
     contract_type: Option<String>,
     contract_size: Option<serde_json::Number>,
+    margin_asset: Option<String>,
+    /// Milliseconds; perpetuals have a date in the far future.
+    delivery_date: Option<i64>,
     filters: Vec<Filter>,
 }
 
@@ -193,5 +250,12 @@ fn instrument(kind: Kind, venue: &str, s: &Symbol) -> Result<Instrument, String>
         min_notional: Notional::new(min_notional),
         scale: Scale { price: digits(tick), qty: digits(lot) },
         trading,
-    })
+        terms: Terms {
+            settle: s.margin_asset.clone().unwrap_or_default(),
+            expiry_ns: s.delivery_date.filter(|_| contract == InstrumentKind::Future).map(|ms| instant(ms).0),
+            status: s.status.clone(),
+            ..Terms::default()
+        },
+    }
+    .named())
 }

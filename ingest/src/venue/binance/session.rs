@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::{Kind, decode, rest};
 use crate::book::Rule;
-use crate::event::{Control, Event};
+use crate::event::{Control, Event, Frame};
 use crate::feed::{Feed, Want};
 use crate::session::{Action, HttpResult, Limits, Paced, Plan, Session, Waiting, Watchdog, after_ms, earliest};
-use crate::venue::Endpoints;
+use crate::venue::{Endpoints, Request};
 
 /// Streams of one connection; the venue allows 1024.
 const STREAMS_MAX: usize = 1024;
@@ -128,7 +128,7 @@ struct Binance {
     watchdog: Watchdog,
     sends: Paced<(u64, String)>,
     acks: Waiting<()>,
-    fetches: Paced<(u64, String)>,
+    fetches: Paced<(u64, Request)>,
     asked: BTreeMap<u64, Want>,
     next_id: u64,
     connected: bool,
@@ -180,18 +180,18 @@ impl Binance {
 
     fn want(&mut self, now: Nanos, wants: Vec<Want>) {
         for want in wants {
-            let (path, at) = match &want {
+            let (request, at) = match &want {
                 Want::Book { symbol, again } => {
                     let wait = if *again { self.limits.snapshot_retry_ms } else { 0 };
-                    (rest::depth_path(self.kind, &rest::percent(symbol)), after_ms(now, wait))
+                    (rest::depth(self.kind, &rest::percent(symbol)), after_ms(now, wait))
                 }
                 Want::Trades { symbol, after } => {
-                    (rest::trades_path(self.kind, self.aggregates, &rest::percent(symbol), *after), now)
+                    (rest::trades_after(self.kind, self.aggregates, &rest::percent(symbol), *after), now)
                 }
             };
             let id = self.id();
             self.asked.insert(id, want);
-            self.fetches.push_at(at, (id, format!("{}{path}", self.endpoints.rest)));
+            self.fetches.push_at(at, (id, request));
         }
     }
 
@@ -200,8 +200,8 @@ impl Binance {
             self.acks.sent(now, id.to_string(), ());
             out.push(Action::Send(text));
         }
-        while let Some((id, url)) = self.fetches.pop(now) {
-            out.push(Action::Fetch { id, url });
+        while let Some((id, request)) = self.fetches.pop(now) {
+            out.push(Action::Fetch { id, request });
         }
     }
 
@@ -223,7 +223,7 @@ impl Binance {
                     after_ms: 0,
                 });
             }
-            Control::Subscribed { .. } | Control::Heartbeat | Control::TestRequest | Control::Request { .. } => {}
+            _ => {}
         }
     }
 }
@@ -248,7 +248,7 @@ impl Session for Binance {
         self.flush(now, out);
     }
 
-    fn on_frame(&mut self, now: Nanos, frame: &str, out: &mut Vec<Action>) {
+    fn on_frame(&mut self, now: Nanos, frame: Frame<'_>, out: &mut Vec<Action>) {
         let mut events = std::mem::take(&mut self.events);
         decode::decode(self.kind, frame, &mut events);
         let mut wants = Vec::new();
@@ -260,7 +260,10 @@ impl Session for Binance {
                     if let Some(id) = id {
                         self.acks.answered(&id);
                     }
-                    out.push(Action::Warn(format!("the venue refused a request: {code} {message}")));
+                    out.push(Action::Warn(format!(
+                        "the venue refused a request: {} {message}",
+                        code.unwrap_or_default()
+                    )));
                 }
                 event => {
                     self.watchdog.progress(now);
@@ -338,7 +341,7 @@ impl Session for Binance {
 /// A REST order book, with the symbol that was asked for.
 fn snapshot(kind: Kind, symbol: &str, body: &str) -> Result<Event, String> {
     let mut events = Vec::new();
-    decode::decode(kind, body, &mut events);
+    decode::decode(kind, Frame::Text(body), &mut events);
     match events.pop() {
         Some(Event::Book(mut book)) if events.is_empty() => {
             book.symbol = symbol.into();

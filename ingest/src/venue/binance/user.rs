@@ -103,17 +103,17 @@ fn order(m: Order, out: &mut Vec<Event>) -> Result<(), String> {
     let ts = instant(m.time);
     out.push(Event::Order(Box::new(OrderUpdate {
         symbol: m.s.as_str().into(),
-        client_order_id,
+        client_order_id: client_order_id.clone(),
         venue_order_id: m.i.to_string(),
         side,
         order_type: m.o,
-        tif: m.f,
-        price: m.p.0,
+        tif: Some(m.f),
+        price: Some(m.p.0),
         size: m.q.0,
         filled: m.z.0,
         avg_price: m.ap.map(|p| p.0),
         status: m.status,
-        exec_type: m.exec_type.into_owned(),
+        exec_type: Some(m.exec_type.into_owned()),
         reduce_only: m.reduce_only,
         ts,
     })));
@@ -121,6 +121,7 @@ fn order(m: Order, out: &mut Vec<Event>) -> Result<(), String> {
         out.push(Event::Fill(Box::new(Fill {
             symbol: m.s.into(),
             venue_order_id: m.i.to_string(),
+            client_order_id: Some(client_order_id),
             trade_id: m.t.to_string(),
             side,
             price: m.last_price.0,

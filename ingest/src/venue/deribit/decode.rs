@@ -12,11 +12,11 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::event::{Bar, Bbo, Book, Control, Event, Ticker, Trade, TradeExtra};
+use crate::event::{Bar, Bbo, Book, Control, Event, Frame, Ticker, Trade, TradeExtra};
 use crate::text::{Bare, instant};
 
 #[derive(Deserialize)]
-struct Frame<'a> {
+struct Message<'a> {
     #[serde(borrow)]
     method: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -45,14 +45,14 @@ struct Refusal {
 }
 
 /// Reads one frame.
-pub fn decode(frame: &str, out: &mut Vec<Event>) {
-    if let Err(why) = read(frame, out) {
+pub fn decode(frame: Frame<'_>, out: &mut Vec<Event>) {
+    if let Err(why) = frame.text().and_then(|text| read(text, out)) {
         out.push(Event::Malformed(why));
     }
 }
 
 fn read(frame: &str, out: &mut Vec<Event>) -> Result<(), String> {
-    let f: Frame = parse(frame)?;
+    let f: Message = parse(frame)?;
     let id = f.id.map(|raw| raw.get().trim_matches('"').to_owned());
     match (f.method.as_deref(), f.params) {
         (Some("subscription"), Some(Params { channel: Some(channel), data: Some(data), .. })) => {
@@ -70,7 +70,7 @@ fn read(frame: &str, out: &mut Vec<Event>) -> Result<(), String> {
         (None, _) => {}
     }
     if let Some(refusal) = f.error {
-        out.push(Event::Error { code: refusal.code, message: refusal.message, id });
+        out.push(Event::Error { code: Some(refusal.code), message: refusal.message, id });
         return Ok(());
     }
     let (Some(result), Some(id)) = (f.result, id) else {
@@ -171,7 +171,9 @@ impl TradeRow<'_> {
             ts: instant(self.timestamp),
             event_ts: None,
             aggregate: None,
+            backfill: false,
             extra: Some(Box::new(TradeExtra {
+                seq: Some(self.trade_seq),
                 mark: value(self.mark_price),
                 index: value(self.index_price),
                 iv: value(self.iv),
@@ -210,6 +212,7 @@ fn grouped_book(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     let m: Msg = parse(data)?;
     let levels = |rows: Vec<(Bare, Bare)>| rows.into_iter().map(|(p, q)| (p.0, q.0)).collect();
     out.push(Event::Book(Book {
+        unit: size_unit(&m.instrument_name),
         symbol: m.instrument_name.into(),
         action: BookAction::Snapshot,
         partial: true,
@@ -218,6 +221,7 @@ fn grouped_book(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         seq_prev: None,
         bids: levels(m.bids),
         asks: levels(m.asks),
+        checksum: None,
         ts: Some(instant(m.timestamp)),
         event_ts: None,
     }));
@@ -258,6 +262,7 @@ fn change_book(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         None => BookAction::Snapshot,
     };
     out.push(Event::Book(Book {
+        unit: size_unit(&m.instrument_name),
         symbol: m.instrument_name.into(),
         action,
         partial: false,
@@ -266,6 +271,7 @@ fn change_book(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         seq_prev: m.prev_change_id,
         bids: levels(m.bids)?,
         asks: levels(m.asks)?,
+        checksum: None,
         ts: Some(instant(m.timestamp)),
         event_ts: None,
     }));
@@ -313,7 +319,7 @@ fn ticker(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     let m: Msg = parse(data)?;
     out.push(Event::Ticker(Box::new(Ticker {
         symbol: m.instrument_name.into(),
-        ts: instant(m.timestamp),
+        ts: Some(instant(m.timestamp)),
         last: value(m.last_price),
         bid: value(m.best_bid_price),
         bid_size: value(m.best_bid_amount),
@@ -358,6 +364,7 @@ fn quote(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
         _ => None,
     };
     out.push(Event::Bbo(Bbo {
+        unit: size_unit(&m.instrument_name),
         symbol: m.instrument_name.into(),
         bid: side(m.best_bid_price, m.best_bid_amount),
         ask: side(m.best_ask_price, m.best_ask_amount),
@@ -393,8 +400,9 @@ fn chart(channel: &str, data: &str, out: &mut Vec<Event>) -> Result<(), String> 
         high: m.high.0,
         low: m.low.0,
         close: m.close.0,
-        volume_base: m.volume.0,
-        volume_quote: m.cost.0,
+        volume_base: Some(m.volume.0),
+        volume_quote: Some(m.cost.0),
+        volume: None,
         trades: None,
         closed: None,
         event_ts: None,

@@ -3,22 +3,22 @@
 use std::collections::BTreeSet;
 
 use schemas::fixed::Scale;
-use schemas::instrument::{InstrumentKind, SizeUnit};
+use schemas::instrument::{InstrumentKind, OptionRight, SizeUnit, Terms};
 use schemas::wire::Version;
-use schemas::{Instrument, Notional, Price, Qty};
+use schemas::{Instrument, Notional, Price, Qty, Timeframe};
 use serde::Deserialize;
 
 use super::decode::{TradeRow, parse, size_unit};
-use crate::event::{Event, Trade};
-use crate::text::Bare;
-use crate::venue::{Request, digits};
+use crate::event::{Bar, Event, Trade};
+use crate::text::{Bare, instant};
+use crate::venue::{HistoryPage, Request, digits};
 
 /// Up to 1000 trades of an instrument after a trade sequence.
-pub fn trades_path(instrument: &str, after: u64) -> String {
+pub fn trades_after(instrument: &str, after: u64) -> Request {
     let start = after + 1;
-    format!(
+    Request::get(format!(
         "/api/v2/public/get_last_trades_by_instrument?instrument_name={instrument}&start_seq={start}&count=1000&sorting=asc"
-    )
+    ))
 }
 
 /// The trades of such an answer, oldest first.
@@ -44,6 +44,80 @@ pub fn trades(body: &str) -> Result<Vec<Trade>, String> {
     Ok(trades)
 }
 
+/// The venue's name of a candle's width.
+fn resolution(timeframe: Timeframe) -> Option<&'static str> {
+    Some(match timeframe.to_string().as_str() {
+        "1m" => "1",
+        "3m" => "3",
+        "5m" => "5",
+        "10m" => "10",
+        "15m" => "15",
+        "30m" => "30",
+        "1h" => "60",
+        "2h" => "120",
+        "3h" => "180",
+        "6h" => "360",
+        "12h" => "720",
+        "1d" => "1D",
+        _ => return None,
+    })
+}
+
+/// `get_tradingview_chart_data`: at most 5000 candles.
+pub fn history_request(page: HistoryPage<'_>) -> Option<Request> {
+    let resolution = resolution(page.timeframe)?;
+    let end = page.before.plus_ns(-1);
+    let start = page.before.plus_ns(-page.timeframe.ns().saturating_mul(i64::from(page.limit.min(5000))));
+    let (symbol, start, end) = (page.symbol, start.as_ms(), end.as_ms());
+    Some(Request::get(format!(
+        "/api/v2/public/get_tradingview_chart_data?instrument_name={symbol}&start_timestamp={start}&end_timestamp={end}\
+         &resolution={resolution}"
+    )))
+}
+
+/// The candles of such an answer, which come by column.
+pub fn history(page: HistoryPage<'_>, body: &str) -> Result<Vec<Bar>, String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        result: Columns,
+    }
+    #[derive(Deserialize)]
+    struct Columns {
+        ticks: Vec<i64>,
+        open: Vec<Bare>,
+        high: Vec<Bare>,
+        low: Vec<Bare>,
+        close: Vec<Bare>,
+        volume: Vec<Bare>,
+        cost: Vec<Bare>,
+    }
+    let c = parse::<Answer>(body)?.result;
+    let n = c.ticks.len();
+    if [&c.open, &c.high, &c.low, &c.close, &c.volume, &c.cost].iter().any(|column| column.len() != n) {
+        return Err("columns of unequal length".to_owned());
+    }
+    let bar = |i: usize| {
+        let open_ts = instant(c.ticks[i]);
+        Bar {
+            symbol: page.symbol.into(),
+            interval: page.timeframe.to_string(),
+            open_ts,
+            close_ts: None,
+            open: c.open[i].0,
+            high: c.high[i].0,
+            low: c.low[i].0,
+            close: c.close[i].0,
+            volume_base: Some(c.volume[i].0),
+            volume_quote: Some(c.cost[i].0),
+            volume: None,
+            trades: None,
+            closed: Some(page.timeframe.close_of(open_ts) <= page.before),
+            event_ts: None,
+        }
+    };
+    Ok((0..n).map(bar).collect())
+}
+
 /// One request a settlement currency: the coin, or USDC and the like behind the `_` of linear contracts.
 pub fn instrument_requests(symbols: &[String]) -> Vec<Request> {
     let currencies: BTreeSet<&str> = symbols
@@ -54,7 +128,7 @@ pub fn instrument_requests(symbols: &[String]) -> Vec<Request> {
         })
         .collect();
     let path = |currency: &str| format!("/api/v2/public/get_instruments?currency={currency}&expired=false");
-    currencies.into_iter().map(|currency| Request { path: path(currency) }).collect()
+    currencies.into_iter().map(|currency| Request::get(path(currency))).collect()
 }
 
 #[derive(Deserialize)]
@@ -71,6 +145,11 @@ struct Row {
     tick_size: Bare,
     min_trade_amount: Bare,
     is_active: bool,
+    /// Milliseconds; perpetuals have a date in the far future.
+    expiration_timestamp: Option<i64>,
+    strike: Option<Bare>,
+    option_type: Option<String>,
+    state: Option<String>,
 }
 
 /// The instruments of a `get_instruments` answer. Kinds that are not known here are left out and named.
@@ -113,6 +192,13 @@ fn instrument(venue: &str, row: &Row) -> Result<Instrument, String> {
         },
     };
     let (tick, lot) = (row.tick_size.0, row.min_trade_amount.0);
+    let expires = matches!(kind, InstrumentKind::Future | InstrumentKind::Option);
+    let right = match row.option_type.as_deref() {
+        Some("call") => Some(OptionRight::Call),
+        Some("put") => Some(OptionRight::Put),
+        None | Some("not_applicable") => None,
+        Some(other) => return Err(format!("option type `{other}`")),
+    };
     Ok(Instrument {
         v: Version,
         venue: venue.to_owned(),
@@ -128,5 +214,14 @@ fn instrument(venue: &str, row: &Row) -> Result<Instrument, String> {
         min_notional: Notional::ZERO,
         scale: Scale { price: digits(tick), qty: digits(lot) },
         trading: row.is_active,
-    })
+        terms: Terms {
+            settle: row.settlement_currency.clone().unwrap_or_default(),
+            expiry_ns: row.expiration_timestamp.filter(|_| expires).map(|ms| instant(ms).0),
+            strike: row.strike.map(|strike| Price::new(strike.0)),
+            right,
+            status: row.state.clone().unwrap_or_default(),
+            ..Terms::default()
+        },
+    }
+    .named())
 }

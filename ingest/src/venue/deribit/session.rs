@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::{decode, rest};
 use crate::book::Rule;
-use crate::event::{Control, Event};
+use crate::event::{Control, Event, Frame};
 use crate::feed::{Feed, Want};
 use crate::session::{Action, HttpResult, Missing, Paced, Plan, Session, Waiting, Watchdog, after_ms, earliest};
-use crate::venue::Endpoints;
+use crate::venue::{Endpoints, Request};
 
 /// Channels of one connection and of one subscribe request; the venue allows 500 a request.
 const CHANNELS_MAX: usize = 500;
@@ -80,7 +80,7 @@ struct Deribit {
     watchdog: Watchdog,
     sends: Paced<(Asked, &'static str, Value)>,
     waiting: Waiting<Asked>,
-    fetches: Paced<(u64, String)>,
+    fetches: Paced<(u64, Request)>,
     asked: BTreeMap<u64, Want>,
     next_id: u64,
     connected: bool,
@@ -147,8 +147,7 @@ impl Deribit {
                 Want::Trades { ref symbol, after } => {
                     let id = self.next_id;
                     self.next_id += 1;
-                    self.fetches
-                        .push_at(now, (id, format!("{}{}", self.endpoints.rest, rest::trades_path(symbol, after))));
+                    self.fetches.push_at(now, (id, rest::trades_after(symbol, after)));
                     self.asked.insert(id, want);
                 }
             }
@@ -160,8 +159,8 @@ impl Deribit {
             let send = self.request(now, asked, method, params);
             out.push(send);
         }
-        while let Some((id, url)) = self.fetches.pop(now) {
-            out.push(Action::Fetch { id, url });
+        while let Some((id, request)) = self.fetches.pop(now) {
+            out.push(Action::Fetch { id, request });
         }
     }
 
@@ -182,7 +181,7 @@ impl Deribit {
                 self.waiting.answered(&id);
                 self.maybe_subscribed(now, out);
             }
-            Control::Heartbeat | Control::ServerShutdown | Control::Request { .. } => {}
+            _ => {}
         }
     }
 
@@ -246,7 +245,7 @@ impl Session for Deribit {
         self.flush(now, out);
     }
 
-    fn on_frame(&mut self, now: Nanos, frame: &str, out: &mut Vec<Action>) {
+    fn on_frame(&mut self, now: Nanos, frame: Frame<'_>, out: &mut Vec<Action>) {
         let mut events = std::mem::take(&mut self.events);
         decode::decode(frame, &mut events);
         let mut wants = Vec::new();
@@ -254,7 +253,7 @@ impl Session for Deribit {
             match event {
                 Event::Control(control) => self.control(now, control, out),
                 Event::Malformed(reason) => out.push(Action::Dead { reason }),
-                Event::Error { code, message, id } => self.refused(now, code, &message, id, out),
+                Event::Error { code, message, id } => self.refused(now, code.unwrap_or_default(), &message, id, out),
                 // The answer to public/test is an object with the venue's version.
                 Event::Other(what) => {
                     if let Some(id) = what.strip_prefix("answer ") {
