@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use schemas::Decimal;
 use schemas::raw::BookAction;
+use schemas::{Decimal, Nanos};
 use sha2::{Digest, Sha256};
 
 use crate::event::Book;
@@ -18,8 +18,14 @@ pub enum Rule {
     FirstLast,
     /// Binance futures: `pu` is the previous `u`; starts from a REST snapshot.
     PreviousLast,
-    /// Deribit: a snapshot on the channel itself, then `prev_change_id` is the last `change_id`.
+    /// Deribit, OKX: a snapshot on the channel itself, then the predecessor that a change names is the last one.
     Chain,
+    /// HTX swaps: a snapshot on the channel itself, then versions rise by exactly one.
+    Counted,
+    /// Coinbase: a snapshot on the channel itself, then changes without numbers; a loss shows elsewhere or not at all.
+    Unnumbered,
+    /// Hyperliquid: every message is the whole book, and an older one is dropped by its time.
+    Whole,
 }
 
 impl Rule {
@@ -27,8 +33,13 @@ impl Rule {
     pub fn wants_snapshot(self) -> bool {
         match self {
             Rule::FirstLast | Rule::PreviousLast => true,
-            Rule::Chain => false,
+            Rule::Chain | Rule::Counted | Rule::Unnumbered | Rule::Whole => false,
         }
+    }
+
+    /// Whether messages carry numbers that follow each other.
+    fn numbered(self) -> bool {
+        !matches!(self, Rule::Unnumbered | Rule::Whole)
     }
 }
 
@@ -64,6 +75,8 @@ pub struct Sync {
     state: State,
     held: VecDeque<Book>,
     held_max: usize,
+    /// Of the last whole book, where that is what orders them.
+    last_ts: Option<Nanos>,
     /// Messages that were older than the book, that were said on, and breaks of the sequence.
     pub stale: u64,
     pub applied: u64,
@@ -74,7 +87,16 @@ impl Sync {
     /// `held_max`: how many changes may wait for a snapshot; the oldest is dropped beyond it (then the snapshot
     /// that comes will not bridge, and another one is fetched).
     pub fn new(rule: Rule, held_max: usize) -> Self {
-        Self { rule, state: State::Waiting, held: VecDeque::new(), held_max, stale: 0, applied: 0, breaks: 0 }
+        Self {
+            rule,
+            state: State::Waiting,
+            held: VecDeque::new(),
+            held_max,
+            last_ts: None,
+            stale: 0,
+            applied: 0,
+            breaks: 0,
+        }
     }
 
     /// The book follows the venue.
@@ -86,7 +108,7 @@ impl Sync {
     pub fn sequence(&self) -> Option<u64> {
         match self.state {
             State::Waiting => None,
-            State::Bridging(id) | State::Live(id) => Some(id),
+            State::Bridging(id) | State::Live(id) => self.rule.numbered().then_some(id),
         }
     }
 
@@ -94,6 +116,7 @@ impl Sync {
     pub fn reset(&mut self) {
         self.state = State::Waiting;
         self.held.clear();
+        self.last_ts = None;
     }
 
     /// Takes a message of the stream; what follows is appended to `out`.
@@ -101,11 +124,16 @@ impl Sync {
         if book.action == BookAction::Snapshot {
             return self.snapshot(book, out);
         }
-        let Some(last) = book.seq_last else {
+        match (self.rule, &self.state) {
+            (Rule::Whole, _) => return self.broken("a change where only whole books come".to_owned()),
+            (Rule::Unnumbered, State::Bridging(_) | State::Live(_)) => return self.apply(0, book, out),
+            _ => {}
+        }
+        let Some(last) = book.seq_last.or((!self.rule.numbered()).then_some(0)) else {
             return self.broken("a change without a sequence number".to_owned());
         };
         match (self.rule, &self.state) {
-            (Rule::Chain, State::Waiting) => {
+            (Rule::Chain | Rule::Counted | Rule::Unnumbered, State::Waiting) => {
                 self.stale += 1;
                 Outcome::Stale
             }
@@ -122,10 +150,15 @@ impl Sync {
     }
 
     fn snapshot(&mut self, book: Book, out: &mut Vec<Book>) -> Outcome {
-        let Some(id) = book.seq_last else {
+        if self.rule == Rule::Whole && book.ts < self.last_ts {
+            self.stale += 1;
+            return Outcome::Stale;
+        }
+        let Some(id) = book.seq_last.or((!self.rule.numbered()).then_some(0)) else {
             return self.broken("a snapshot without a sequence number".to_owned());
         };
-        if self.rule == Rule::Chain {
+        if !self.rule.wants_snapshot() {
+            self.last_ts = book.ts.max(self.last_ts);
             self.state = State::Live(id);
             self.applied += 1;
             out.push(book);
@@ -150,7 +183,7 @@ impl Sync {
         let last = book.seq_last.unwrap_or(0);
         match self.rule {
             Rule::FirstLast => last <= id,
-            Rule::PreviousLast | Rule::Chain => last < id,
+            _ => last < id,
         }
     }
 
@@ -159,7 +192,7 @@ impl Sync {
         let (first, last) = (book.seq_first.unwrap_or(u64::MAX), book.seq_last.unwrap_or(0));
         match self.rule {
             Rule::FirstLast => first <= id + 1 && id < last,
-            Rule::PreviousLast | Rule::Chain => (first <= id && id <= last) || book.seq_prev == Some(id),
+            _ => (first <= id && id <= last) || book.seq_prev == Some(id),
         }
     }
 
@@ -182,16 +215,25 @@ impl Sync {
             }
             // An overlap is harmless: sizes are absolute.
             Rule::FirstLast => book.seq_first.is_some_and(|first| first <= id + 1),
-            Rule::PreviousLast | Rule::Chain if last < id => {
+            Rule::Counted if last <= id => {
                 self.stale += 1;
                 return Outcome::Stale;
             }
-            Rule::PreviousLast | Rule::Chain => book.seq_prev == Some(id),
+            Rule::Counted => last == id + 1,
+            _ if last < id => {
+                self.stale += 1;
+                return Outcome::Stale;
+            }
+            _ => book.seq_prev == Some(id),
         };
         if follows {
             return self.apply(last, book, out);
         }
-        let found = if self.rule == Rule::FirstLast { book.seq_first } else { book.seq_prev };
+        let found = match self.rule {
+            Rule::FirstLast => book.seq_first,
+            Rule::Counted => book.seq_last,
+            _ => book.seq_prev,
+        };
         self.broken(format!("book sequence {} after {id}", show(found)))
     }
 
@@ -248,6 +290,16 @@ impl Levels {
         self.asks.iter().map(|(p, q)| (*p, *q))
     }
 
+    /// Forgets the levels farthest from the middle.
+    fn trim(&mut self, levels_max: usize) {
+        while self.bids.len() > levels_max {
+            self.bids.pop_first();
+        }
+        while self.asks.len() > levels_max {
+            self.asks.pop_last();
+        }
+    }
+
     pub fn bid_levels(&self) -> usize {
         self.bids.len()
     }
@@ -255,6 +307,75 @@ impl Levels {
     pub fn ask_levels(&self) -> usize {
         self.asks.len()
     }
+}
+
+/// What of a book is published: at most so many levels a side, and never a crossed book.
+///
+/// The whole book is kept here, so that a level that comes into sight behind a deleted one is told.
+#[derive(Clone, Debug)]
+pub struct View {
+    levels: Levels,
+    /// Levels a side; 0: as many as the venue sends.
+    depth: usize,
+    /// Levels a side that are kept; the farthest are forgotten.
+    kept_max: usize,
+}
+
+/// The best bid is at or above the best ask: the book cannot be right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Crossed {
+    pub bid: Decimal,
+    pub ask: Decimal,
+}
+
+impl View {
+    pub fn new(depth: usize, kept_max: usize) -> Self {
+        Self { levels: Levels::default(), depth, kept_max: kept_max.max(depth) }
+    }
+
+    pub fn levels(&self) -> &Levels {
+        &self.levels
+    }
+
+    pub fn clear(&mut self) {
+        self.levels = Levels::default();
+    }
+
+    /// Folds a message that [`Sync`] let through, and gives what to publish of it. A change that touches nothing that is
+    /// published stays, with empty sides: its sequence number counts.
+    pub fn take(&mut self, mut book: Book) -> Result<Book, Crossed> {
+        let before = (self.depth > 0 && book.action == BookAction::Update).then(|| self.top());
+        self.levels.apply(&book);
+        if let (Some((bid, _)), Some((ask, _))) = (self.levels.bids().next(), self.levels.asks().next())
+            && bid >= ask
+        {
+            return Err(Crossed { bid, ask });
+        }
+        self.levels.trim(self.kept_max);
+        if self.depth > 0 {
+            let after = self.top();
+            match before {
+                Some(before) => {
+                    (book.bids, book.asks) = (changes(&before.0, &after.0), changes(&before.1, &after.1));
+                }
+                None => (book.bids, book.asks) = after,
+            }
+        }
+        Ok(book)
+    }
+
+    fn top(&self) -> (Vec<(Decimal, Decimal)>, Vec<(Decimal, Decimal)>) {
+        (self.levels.bids().take(self.depth).collect(), self.levels.asks().take(self.depth).collect())
+    }
+}
+
+/// What leads from one top of a side to another; size 0 deletes.
+fn changes(before: &[(Decimal, Decimal)], after: &[(Decimal, Decimal)]) -> Vec<(Decimal, Decimal)> {
+    let old: BTreeMap<Decimal, Decimal> = before.iter().copied().collect();
+    let new: BTreeMap<Decimal, Decimal> = after.iter().copied().collect();
+    let gone = old.keys().filter(|price| !new.contains_key(price)).map(|price| (*price, Decimal::ZERO));
+    let set = after.iter().filter(|(price, size)| old.get(price) != Some(size)).copied();
+    gone.chain(set).collect()
 }
 
 /// SHA-256 (hex) of the compact JSON list `[["price","size"],...]` in book order.
@@ -405,7 +526,88 @@ mod tests {
         );
     }
 
+    #[test]
+    fn versions_that_are_counted_rise_by_one_and_a_repeat_is_stale() {
+        check(
+            Rule::Counted,
+            "5-5 | snap 10 | 11-11 | 11-11 | 13-13 | 14-14 | snap 20 | 21-21",
+            expect![[r#"
+                5-5: stale []
+                snap 10: applied [10]
+                11-11: applied [11]
+                11-11: stale []
+                13-13: GAP book sequence 13 after 11 []
+                14-14: stale []
+                snap 20: applied [20]
+                21-21: applied [21]
+            "#]],
+        );
+    }
+
+    #[test]
+    fn whole_books_replace_each_other_and_an_older_one_is_dropped() {
+        let mut sync = Sync::new(Rule::Whole, 3);
+        let mut out = Vec::new();
+        let mut at = |ms: i64| {
+            let book =
+                Book { ts: Some(Nanos::from_ms(ms)), seq_last: None, ..message(BookAction::Snapshot, None, 0, None) };
+            sync.take(book, &mut out)
+        };
+        let outcomes = [at(5), at(5), at(4), at(6)];
+        assert_eq!(outcomes, [Outcome::Applied, Outcome::Applied, Outcome::Stale, Outcome::Applied]);
+        assert_eq!((out.len(), sync.sequence()), (3, None));
+    }
+
+    #[test]
+    fn changes_without_numbers_wait_for_a_snapshot_and_then_all_count() {
+        let mut sync = Sync::new(Rule::Unnumbered, 3);
+        let mut out = Vec::new();
+        let mut at = |action| sync.take(Book { seq_last: None, ..message(action, None, 0, None) }, &mut out);
+        let outcomes =
+            [at(BookAction::Update), at(BookAction::Snapshot), at(BookAction::Update), at(BookAction::Update)];
+        assert_eq!(outcomes, [Outcome::Stale, Outcome::Applied, Outcome::Applied, Outcome::Applied]);
+    }
+
+    fn level(price: i64, size: i64) -> (Decimal, Decimal) {
+        (price.into(), size.into())
+    }
+
+    #[test]
+    fn a_crossed_book_is_refused() {
+        let mut view = View::new(0, 100);
+        let whole = Book {
+            bids: vec![level(99, 1)],
+            asks: vec![level(100, 1)],
+            ..message(BookAction::Snapshot, None, 1, None)
+        };
+        view.take(whole).unwrap();
+        let crossing = Book { bids: vec![level(101, 1)], ..message(BookAction::Update, Some(2), 2, None) };
+        assert_eq!(view.take(crossing), Err(Crossed { bid: 101.into(), ask: 100.into() }));
+    }
+
     proptest! {
+        /// Folding what is published of a book gives its top, whatever changes.
+        #[test]
+        fn what_is_published_of_a_book_is_its_top(
+            depth in 1usize..5,
+            tape in prop::collection::vec((any::<bool>(), 1i64..12, 0i64..4, prop::bool::weighted(0.1)), 1..60),
+        ) {
+            let (mut view, mut whole, mut published) = (View::new(depth, 1000), Levels::default(), Levels::default());
+            for (bid, distance, size, snapshot) in tape {
+                let action = if snapshot { BookAction::Snapshot } else { BookAction::Update };
+                let rows = |mine: bool, price: i64| if mine { vec![level(price, size)] } else { Vec::new() };
+                let book = Book {
+                    bids: rows(bid, 100 - distance),
+                    asks: rows(!bid, 100 + distance),
+                    ..message(action, None, 1, None)
+                };
+                whole.apply(&book);
+                published.apply(&view.take(book).unwrap());
+                prop_assert_eq!(published.bids().collect::<Vec<_>>(), whole.bids().take(depth).collect::<Vec<_>>());
+                prop_assert_eq!(published.asks().collect::<Vec<_>>(), whole.asks().take(depth).collect::<Vec<_>>());
+            }
+        }
+
         /// Whatever is dropped, doubled or swapped: what is said on never has a hole.
         #[test]
         fn what_is_said_on_never_has_a_hole(tape in prop::collection::vec((1u64..40, 0u64..4, prop::bool::weighted(0.1)), 0..120)) {

@@ -3,13 +3,13 @@
 //!
 //! Invariant F-1: the trades of a symbol leave in rising id. While a hole is being filled the later ones wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use schemas::Nanos;
 
-use crate::book::{Outcome, Rule, Sync};
-use crate::event::{Book, Event, Trade};
-use crate::session::{Action, Limits, Missing};
+use crate::book::{Crossed, Outcome, Rule, Sync, View};
+use crate::event::{self, Book, Event, Trade};
+use crate::session::{Action, Limits, Missing, Tail};
 
 /// What a market's trade ids tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,9 +36,14 @@ pub enum Want {
 pub struct Feed {
     limits: Limits,
     rule: Rule,
+    ids: TradeIds,
     /// Holes are filled through the venue; a recording only tells them.
     recover: bool,
     symbols: BTreeMap<String, Symbol>,
+    /// Symbols whose history the venue sends by itself: until when it is waited for, and whose came with this frame.
+    history_due: BTreeMap<String, Nanos>,
+    history_came: BTreeSet<String>,
+    newest: Option<Nanos>,
     /// Trades that came twice.
     pub duplicates: u64,
 }
@@ -46,7 +51,10 @@ pub struct Feed {
 #[derive(Debug)]
 struct Symbol {
     trades: Trades,
+    /// Of trades whose ids do not rise.
+    memory: Memory,
     book: Sync,
+    view: View,
     /// Changes are waiting and a snapshot was asked for.
     book_asked: bool,
     /// Newest event time of the symbol, and of its trades.
@@ -82,29 +90,100 @@ struct Held {
     trade: Option<Trade>,
 }
 
-impl Feed {
-    pub fn new(rule: Rule, limits: &Limits, recover: bool) -> Self {
-        Self { limits: limits.clone(), rule, recover, symbols: BTreeMap::new(), duplicates: 0 }
+/// Tells trades apart by the venue's ids and numbers them: by their time in microseconds, and always higher than before.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Oldest first.
+    order: VecDeque<(event::Symbol, Nanos)>,
+    known: BTreeSet<event::Symbol>,
+    last: u64,
+    /// Trades before this time were forgotten: whatever comes from there came already.
+    forgotten: Option<Nanos>,
+}
+
+impl Memory {
+    fn of(tail: &Tail, max: usize) -> Self {
+        let mut memory = Self { last: tail.id, ..Self::default() };
+        for (id, ts) in &tail.venue_ids {
+            memory.keep(id.as_str().into(), *ts, max);
+        }
+        // What stands before the remembered ones is stored too.
+        memory.forgotten = tail.venue_ids.first().map(|(_, ts)| *ts);
+        memory
     }
 
-    /// Names a symbol before its first event, with the newest trade that is stored.
-    pub fn expect(&mut self, symbol: &str, last_trade: Option<(u64, Nanos)>) {
-        let held_max = self.limits.held_max;
-        let rule = self.rule;
+    fn has(&self, trade: &Trade) -> bool {
+        let named = trade.venue_id.as_ref().is_some_and(|id| self.known.contains(id));
+        named || self.forgotten.is_some_and(|ts| trade.ts < ts)
+    }
+
+    fn keep(&mut self, id: event::Symbol, ts: Nanos, max: usize) {
+        if self.known.insert(id.clone()) {
+            self.order.push_back((id, ts));
+        }
+        while self.order.len() > max {
+            if let Some((id, ts)) = self.order.pop_front() {
+                self.known.remove(&id);
+                self.forgotten = self.forgotten.max(Some(ts));
+            }
+        }
+    }
+
+    /// The trade under its number; `None`: it came already.
+    fn number(&mut self, mut trade: Trade, max: usize) -> Option<Trade> {
+        if self.has(&trade) {
+            return None;
+        }
+        let id = trade.venue_id.clone()?;
+        let micros = u64::try_from(trade.ts.0 / 1000).unwrap_or(0);
+        self.last = micros.max(self.last + 1);
+        trade.id = self.last;
+        self.keep(id, trade.ts, max);
+        Some(trade)
+    }
+}
+
+impl Feed {
+    pub fn new(rule: Rule, ids: TradeIds, limits: &Limits, recover: bool) -> Self {
+        Self {
+            limits: limits.clone(),
+            rule,
+            ids,
+            recover,
+            symbols: BTreeMap::new(),
+            history_due: BTreeMap::new(),
+            history_came: BTreeSet::new(),
+            newest: None,
+            duplicates: 0,
+        }
+    }
+
+    /// Names a symbol before its first event, with what is stored of its trades.
+    pub fn expect(&mut self, symbol: &str, tail: Option<&Tail>) {
+        let limits = &self.limits;
         self.symbols.insert(
             symbol.to_owned(),
             Symbol {
-                trades: match last_trade {
-                    Some((last, _)) => Trades::Following { last, sure: false },
+                trades: match tail {
+                    Some(tail) => Trades::Following { last: tail.id, sure: false },
                     None => Trades::Unknown,
                 },
-                book: Sync::new(rule, held_max),
+                memory: tail.map(|tail| Memory::of(tail, limits.trades_remembered_max)).unwrap_or_default(),
+                book: Sync::new(self.rule, limits.held_max),
+                view: View::new(limits.book_levels, limits.book_levels_kept_max),
                 book_asked: false,
-                last_ts: last_trade.map(|(_, ts)| ts),
-                trade_ts: last_trade.map(|(_, ts)| ts),
+                last_ts: tail.map(|tail| tail.ts),
+                trade_ts: tail.map(|tail| tail.ts),
                 open: BTreeMap::new(),
             },
         );
+    }
+
+    /// Forgets a symbol; what still comes of it begins anew.
+    pub fn forget(&mut self, symbol: &str) {
+        self.symbols.remove(symbol);
+        self.history_due.remove(symbol);
+        self.history_came.remove(symbol);
     }
 
     /// No hole is open in the trades.
@@ -112,6 +191,11 @@ impl Feed {
         self.symbols
             .values()
             .all(|s| !matches!(s.trades, Trades::Filling { .. } | Trades::Following { sure: false, .. }))
+    }
+
+    /// The newest event time of all symbols.
+    pub fn newest(&self) -> Option<Nanos> {
+        self.newest
     }
 
     /// The one symbol whose book waits for a snapshot, for a snapshot that names none.
@@ -125,8 +209,11 @@ impl Feed {
 
     /// The connection is gone: books start anew, and what follows may leave a hole.
     pub fn closed(&mut self, reason: &str, out: &mut Vec<Action>) {
+        self.history_due.clear();
+        self.history_came.clear();
         for (name, s) in &mut self.symbols {
             s.book.reset();
+            s.view.clear();
             s.book_asked = false;
             match &mut s.trades {
                 Trades::Following { sure, .. } => *sure = false,
@@ -144,21 +231,45 @@ impl Feed {
     pub fn subscribed(&mut self, wants: &mut Vec<Want>) {
         for (name, s) in &mut self.symbols {
             if let Trades::Following { last, sure: false } = s.trades {
-                s.trades = Trades::Filling { last, held: Vec::new(), tries: 1, fetched: 0 };
+                s.trades = filling(last, Vec::new());
                 wants.push(Want::Trades { symbol: name.clone(), after: last });
             }
         }
+    }
+
+    /// The venue lost messages of this connection: no book on it can be trusted any more.
+    pub fn broken(&mut self, now: Nanos, reason: &str, out: &mut Vec<Action>, wants: &mut Vec<Want>) {
+        for (name, s) in self.symbols.iter_mut().filter(|(_, s)| s.book.is_live()) {
+            restart_book(s, name, s.last_ts.unwrap_or(now), reason, out, wants);
+        }
+    }
+
+    /// Throws a symbol's book away and starts it again.
+    pub fn resync(
+        &mut self,
+        now: Nanos,
+        name: &str,
+        out: &mut Vec<Action>,
+        wants: &mut Vec<Want>,
+    ) -> Result<(), String> {
+        let s = self.symbols.get_mut(name).ok_or_else(|| format!("{name} is not subscribed"))?;
+        restart_book(s, name, s.last_ts.unwrap_or(now), "asked for by the operator", out, wants);
+        Ok(())
     }
 
     /// Nearly always: the next trade of a tape without a hole, which may leave as it is. False: nothing was done,
     /// [`Feed::take`] decides.
     pub fn passes(&mut self, event: &Event) -> bool {
         let Event::Trade(trade) = event else { return false };
+        if self.ids != TradeIds::Consecutive {
+            return false;
+        }
         let Some(s) = self.symbols.get_mut(trade.symbol.as_str()) else { return false };
         match &mut s.trades {
             Trades::Following { last, sure } if s.open.is_empty() && trade.id.checked_sub(1) == Some(*last) => {
                 (*last, *sure) = (trade.id, true);
                 s.last_ts = s.last_ts.max(Some(trade.ts));
+                self.newest = self.newest.max(Some(trade.ts));
                 s.trade_ts = Some(trade.ts);
                 true
             }
@@ -176,19 +287,17 @@ impl Feed {
             out.push(Action::Emit { recv, event });
             return;
         };
-        let s = match self.symbols.get_mut(name) {
-            Some(s) => s,
-            None => {
-                if self.symbols.len() == self.limits.symbols_max {
-                    out.push(Action::Dead { reason: format!("symbol {name} is one more than symbols_max") });
-                    return;
-                }
-                self.expect(name, None);
-                self.symbols.get_mut(name).expect("Invariant: was put there above")
+        if !self.symbols.contains_key(name) {
+            if self.symbols.len() == self.limits.symbols_max {
+                out.push(Action::Dead { reason: format!("symbol {name} is one more than symbols_max") });
+                return;
             }
-        };
+            self.expect(name, None);
+        }
+        let s = self.symbols.get_mut(name).expect("Invariant: was put there above");
         if let Some(ts) = ts {
             s.last_ts = s.last_ts.max(Some(ts));
+            self.newest = self.newest.max(Some(ts));
             close_gap(s, name, "link", ts, out);
         }
         match event {
@@ -205,33 +314,75 @@ impl Feed {
     }
 
     fn trade(&mut self, name: &str, row: Held, out: &mut Vec<Action>, wants: &mut Vec<Want>) {
-        let (recover, held_max) = (self.recover, self.limits.held_max);
+        let (ids, recover, held_max) = (self.ids, self.recover, self.limits.held_max);
+        let remembered_max = self.limits.trades_remembered_max;
         let s = self.symbols.get_mut(name).expect("Invariant: the caller knows the symbol");
         match &mut s.trades {
             Trades::Unknown => {
                 s.trades = Trades::Following { last: row.id, sure: true };
-                emit(row, &mut s.trade_ts, out);
-            }
-            Trades::Following { last, .. } if row.id <= *last => self.duplicates += 1,
-            Trades::Following { last, sure } if row.id == *last + 1 => {
-                (*last, *sure) = (row.id, true);
-                emit(row, &mut s.trade_ts, out);
-            }
-            Trades::Following { last, .. } if recover => {
-                wants.push(Want::Trades { symbol: name.to_owned(), after: *last });
-                s.trades = Trades::Filling { last: *last, held: vec![row], tries: 1, fetched: 0 };
-            }
-            Trades::Following { last, sure } => {
-                out.push(Action::Gap(hole(name, *last, &row, s.trade_ts)));
-                (*last, *sure) = (row.id, true);
-                emit(row, &mut s.trade_ts, out);
+                self.duplicates += u64::from(!emit(row, s, ids, remembered_max, out));
             }
             Trades::Filling { held, .. } => {
+                // History that comes by itself ends with its frame.
+                if row.trade.as_ref().is_some_and(|t| t.backfill) && self.history_due.contains_key(name) {
+                    self.history_came.insert(name.to_owned());
+                }
                 held.push(row);
                 if held.len() >= held_max {
                     self.give_up(name, "more trades arrived than may wait", out);
                 }
             }
+            Trades::Following { last, .. } if ids != TradeIds::Unordered && row.id <= *last => self.duplicates += 1,
+            Trades::Following { last, sure } if ids == TradeIds::Consecutive => {
+                if row.id == *last + 1 {
+                    (*last, *sure) = (row.id, true);
+                    emit(row, s, ids, remembered_max, out);
+                } else if recover {
+                    wants.push(Want::Trades { symbol: name.to_owned(), after: *last });
+                    s.trades = filling(*last, vec![row]);
+                } else {
+                    out.push(Action::Gap(hole(name, *last, &row, s.trade_ts)));
+                    (*last, *sure) = (row.id, true);
+                    emit(row, s, ids, remembered_max, out);
+                }
+            }
+            // Behind a reconnect the ids do not tell whether something is missing: the venue is asked first.
+            Trades::Following { last, sure: false } if recover => s.trades = filling(*last, vec![row]),
+            Trades::Following { last, sure } => {
+                (*last, *sure) = (row.id, true);
+                self.duplicates += u64::from(!emit(row, s, ids, remembered_max, out));
+            }
+        }
+    }
+
+    /// REST does not tell a symbol's trades: the venue sends history when it is subscribed to, until `due` or never.
+    pub fn awaits_history(&mut self, name: &str, due: Nanos) {
+        if let Some(Symbol { trades: Trades::Filling { held, .. }, .. }) = self.symbols.get(name) {
+            if held.iter().any(|row| row.trade.as_ref().is_some_and(|t| t.backfill)) {
+                self.history_came.insert(name.to_owned());
+            }
+            self.history_due.insert(name.to_owned(), due);
+        }
+    }
+
+    /// A frame was taken whole: history that came with it is settled.
+    pub fn frame_ended(&mut self, out: &mut Vec<Action>) {
+        while let Some(name) = self.history_came.pop_first() {
+            self.history_due.remove(&name);
+            self.settle(&name, out);
+        }
+    }
+
+    pub fn due(&self) -> Option<Nanos> {
+        self.history_due.values().min().copied()
+    }
+
+    pub fn on_timer(&mut self, now: Nanos, out: &mut Vec<Action>) {
+        let late: Vec<String> =
+            self.history_due.iter().filter(|(_, due)| **due <= now).map(|(name, _)| name.clone()).collect();
+        for name in late {
+            self.history_due.remove(&name);
+            self.give_up(&name, "the venue sent no history", out);
         }
     }
 
@@ -245,9 +396,10 @@ impl Feed {
         wants: &mut Vec<Want>,
     ) {
         let (tries_max, trades_max) = (self.limits.backfill_tries_max, self.limits.backfill_trades_max);
+        let (ids, remembered_max) = (self.ids, self.limits.trades_remembered_max);
         let Some(s) = self.symbols.get_mut(name) else { return };
         let Trades::Filling { last, held, tries, fetched } = &mut s.trades else { return };
-        let rows = match answer {
+        let mut rows = match answer {
             Ok(rows) => rows,
             Err(why) if *tries < tries_max => {
                 *tries += 1;
@@ -257,26 +409,36 @@ impl Feed {
             }
             Err(why) => return self.give_up(name, &why, out),
         };
+        rows.iter_mut().for_each(|t| t.backfill = true);
+        let rows = rows.into_iter().map(|trade| Held { recv, id: trade.id, trade: Some(trade) });
+        if ids != TradeIds::Consecutive {
+            // The newest ones: whether they reach back far enough shows when all is put in order.
+            held.extend(rows);
+            return self.settle(name, out);
+        }
         let before = *last;
-        for trade in rows.into_iter().filter(|t| t.id > before) {
-            let row = Held { recv, id: trade.id, trade: Some(trade) };
-            if row.id <= *last {
+        let first_held = held.iter().map(|h| h.id).min();
+        let (mut at, mut taken) = (before, *fetched);
+        for row in rows {
+            if row.id <= at {
                 continue;
             }
-            if row.id > *last + 1 {
-                out.push(Action::Gap(hole(name, *last, &row, s.trade_ts)));
+            if row.id > at + 1 {
+                out.push(Action::Gap(hole(name, at, &row, s.trade_ts)));
             }
-            *last = row.id;
-            *fetched += 1;
-            emit(row, &mut s.trade_ts, out);
+            at = row.id;
+            taken += 1;
+            emit(row, s, ids, remembered_max, out);
         }
-        let reached = held.iter().map(|h| h.id).min().is_none_or(|first| first <= *last + 1);
-        if reached {
+        if let Trades::Filling { last, fetched, .. } = &mut s.trades {
+            (*last, *fetched) = (at, taken);
+        }
+        if first_held.is_none_or(|first| first <= at + 1) {
             return self.settle(name, out);
         }
         // Something came: the next page. Nothing came although later trades exist: the venue does not have it.
-        if *last > before && *fetched < trades_max {
-            wants.push(Want::Trades { symbol: name.to_owned(), after: *last });
+        if at > before && taken < trades_max {
+            wants.push(Want::Trades { symbol: name.to_owned(), after: at });
             return;
         }
         self.give_up(name, "the venue does not have the trades between", out);
@@ -287,23 +449,39 @@ impl Feed {
         self.settle(name, out);
     }
 
-    /// Lets what waited go, holes told.
+    /// Lets what waited go in order, holes told.
     fn settle(&mut self, name: &str, out: &mut Vec<Action>) {
-        let s = self.symbols.get_mut(name).expect("Invariant: the caller knows the symbol");
+        let (ids, remembered_max) = (self.ids, self.limits.trades_remembered_max);
+        let Some(s) = self.symbols.get_mut(name) else { return };
         let Trades::Filling { last, held, .. } = &mut s.trades else { return };
         let mut last = *last;
         let mut held = std::mem::take(held);
-        held.sort_by_key(|row| row.id);
+        match ids {
+            TradeIds::Unordered => held.sort_by_key(|row| row.trade.as_ref().map(|t| t.ts)),
+            TradeIds::Consecutive | TradeIds::Rising => held.sort_by_key(|row| row.id),
+        }
+        // Without consecutive ids only a trade that is stored already proves that nothing lies between.
+        let proven = match ids {
+            TradeIds::Consecutive => true,
+            TradeIds::Rising => held.iter().any(|row| row.id <= last),
+            TradeIds::Unordered => held.iter().any(|row| row.trade.as_ref().is_some_and(|t| s.memory.has(t))),
+        };
+        if !proven && let Some(from) = s.trade_ts {
+            let first = held.iter().find_map(|row| row.trade.as_ref().map(|t| t.ts));
+            let to = first.or(s.last_ts).unwrap_or(from).max(from);
+            let reason = "what the venue still has of its trades does not reach back to ours".to_owned();
+            out.push(Action::Gap(Missing { symbol: name.to_owned(), channel: "trade", from, to: Some(to), reason }));
+        }
         for row in held {
-            if row.id <= last {
+            if ids != TradeIds::Unordered && row.id <= last {
                 self.duplicates += 1;
                 continue;
             }
-            if row.id > last + 1 {
+            if ids == TradeIds::Consecutive && row.id > last + 1 {
                 out.push(Action::Gap(hole(name, last, &row, s.trade_ts)));
             }
             last = row.id;
-            emit(row, &mut s.trade_ts, out);
+            self.duplicates += u64::from(!emit(row, s, ids, remembered_max, out));
         }
         s.trades = Trades::Following { last, sure: true };
     }
@@ -320,7 +498,17 @@ impl Feed {
                 close_gap(s, &name, "book", at, out);
             }
         }
-        out.extend(said.into_iter().map(|book| Action::Emit { recv, event: Event::Book(book) }));
+        for book in said {
+            // A recording is told as it is.
+            let shown = if recover { s.view.take(book) } else { Ok(book) };
+            match shown {
+                Ok(book) => out.push(Action::Emit { recv, event: Event::Book(book) }),
+                Err(Crossed { bid, ask }) => {
+                    let reason = format!("the book is crossed: bid {bid}, ask {ask}");
+                    return restart_book(s, &name, at.unwrap_or(recv), &reason, out, wants);
+                }
+            }
+        }
         match outcome {
             Outcome::Applied | Outcome::Stale => {}
             Outcome::Held => {
@@ -335,20 +523,35 @@ impl Feed {
                 s.book_asked = true;
                 wants.push(Want::Book { symbol: name.into(), again: true });
             }
-            Outcome::Gap { reason } => {
-                open_gap(s, &name, "book", at.unwrap_or_default(), &reason, out);
-                s.book_asked = true;
-                wants.push(Want::Book { symbol: name.into(), again: false });
-            }
+            Outcome::Gap { reason } => restart_book(s, &name, at.unwrap_or_default(), &reason, out, wants),
         }
     }
 }
 
-fn emit(row: Held, trade_ts: &mut Option<Nanos>, out: &mut Vec<Action>) {
-    if let Some(trade) = row.trade {
-        *trade_ts = Some(trade.ts);
-        out.push(Action::Emit { recv: row.recv, event: Event::Trade(trade) });
-    }
+fn filling(last: u64, held: Vec<Held>) -> Trades {
+    Trades::Filling { last, held, tries: 1, fetched: 0 }
+}
+
+/// A book that cannot be trusted from `from` on: nothing of it is published until it started again.
+fn restart_book(s: &mut Symbol, name: &str, from: Nanos, reason: &str, out: &mut Vec<Action>, wants: &mut Vec<Want>) {
+    s.book.reset();
+    s.view.clear();
+    open_gap(s, name, "book", from, reason, out);
+    s.book_asked = true;
+    wants.push(Want::Book { symbol: name.to_owned(), again: false });
+}
+
+/// False: the trade came already.
+fn emit(row: Held, s: &mut Symbol, ids: TradeIds, remembered_max: usize, out: &mut Vec<Action>) -> bool {
+    let Some(trade) = row.trade else { return true };
+    let trade = match ids {
+        TradeIds::Unordered => s.memory.number(trade, remembered_max),
+        TradeIds::Consecutive | TradeIds::Rising => Some(trade),
+    };
+    let Some(trade) = trade else { return false };
+    s.trade_ts = s.trade_ts.max(Some(trade.ts));
+    out.push(Action::Emit { recv: row.recv, event: Event::Trade(trade) });
+    true
 }
 
 fn hole(name: &str, last: u64, row: &Held, last_ts: Option<Nanos>) -> Missing {

@@ -4,6 +4,7 @@
 //! shell (feature `stage`) brings both.
 
 pub mod book;
+pub mod connection;
 pub mod event;
 pub mod feed;
 pub mod session;

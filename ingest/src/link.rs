@@ -72,6 +72,7 @@ pub enum Out {
 #[derive(Clone)]
 pub struct Shared {
     pub venue: String,
+    pub stale_after_ms: i64,
     /// Scheme and host of its REST requests.
     pub rest: String,
     pub config: LinkConfig,
@@ -354,6 +355,12 @@ impl Link {
                 }
                 Action::Reconnect { reason, planned, after_ms } => {
                     self.pending.ended.get_or_insert(Ended { reason, planned, after_ms });
+                }
+                Action::Stale(stale) => {
+                    self.shared.metrics.stale.get_or_create(&self.labels).set(stale.into());
+                    let event = if stale { "stale" } else { "fresh" };
+                    tracing::warn!(venue = self.shared.venue, link = self.labels.link, event, "event time");
+                    self.tell(event, format!("{} ms without a newer event time", self.shared.stale_after_ms));
                 }
                 Action::Warn(what) => {
                     tracing::warn!(venue = self.shared.venue, link = self.labels.link, what, "session")

@@ -2,13 +2,13 @@
 //!
 //! The first tick goes at once; what arrives while it is on its way gathers into the next packs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use nats::telemetry::TaskStats;
-use nats::{Bus, Writer, kv, leader};
+use nats::{Bus, Message, Writer, kv, leader};
 use schemas::raw::{Clock, Raw, Trades};
 use schemas::subject::{self, stream};
 use schemas::{Fact, Instrument, Nanos};
@@ -18,12 +18,12 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, VenueConfig};
-use crate::feed::subject_of;
+use crate::feed::{TradeIds, subject_of};
 use crate::http;
 use crate::link::{self, Batch, FRAMES_PER_BATCH_MAX, Out, Shared};
 use crate::metrics::Metrics;
 use crate::pack::Packer;
-use crate::session::{Missing, Plan};
+use crate::session::{Missing, Plan, Tail};
 use crate::venue::{self, Market, Venue};
 use crate::wall::Wall;
 use crate::watermark::Watermark;
@@ -48,17 +48,19 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
     // First the position, then what stands before it: another instance's fact that comes between takes the position, and
     // ends us "fenced" instead of being stored twice.
     let writer = Writer::open(&task.bus, &stream::raw(&task.id)).await?;
+    let ids = venue.trade_ids(market);
     let plan = Plan {
         endpoints: settings.endpoints(venue, market),
         symbols: settings.symbols.clone(),
         channels: settings.channels.clone(),
         limits: task.config.session.clone(),
-        last_trades: last_trades(&task.bus, &task.id, &settings, task.partitions).await?,
+        last_trades: last_trades(&task.bus, &task.id, &settings, task.partitions, ids).await?,
     };
     let floor = last_clock(&task.bus, &task.id).await?;
     let (out, input) = mpsc::channel((task.config.frames_queued_max / FRAMES_PER_BATCH_MAX).max(1));
     let shared = Shared {
         venue: task.id.clone(),
+        stale_after_ms: plan.limits.stale_after_ms,
         rest: plan.endpoints.rest.clone(),
         config: task.config.link.clone(),
         http: http.clone(),
@@ -85,7 +87,8 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         task.stop.clone(),
     ));
     drop(shared);
-    let packer = Packer::new(&task.id, task.partitions, task.config.pack_ticks_max, settings.wants_aggregates());
+    let packer = Packer::new(&task.id, task.partitions, task.config.pack_ticks_max, settings.wants_aggregates())
+        .with_venue_ids(ids == TradeIds::Unordered);
     let desk = Desk {
         writer,
         packer,
@@ -113,19 +116,60 @@ async fn last_trades(
     id: &str,
     settings: &VenueConfig,
     partitions: u32,
-) -> anyhow::Result<BTreeMap<String, (u64, Nanos)>> {
+    ids: TradeIds,
+) -> anyhow::Result<BTreeMap<String, Tail>> {
     let mut last = BTreeMap::new();
     for symbol in &settings.symbols {
         let p = subject::partition(id, symbol, partitions);
-        let found = leader::last_by_subject(bus, &stream::raw(id), &subject::raw(p, id, Trades::KIND, symbol)).await?;
-        let Some(message) = found else { continue };
-        let pack = Trades::decode(&message.payload).and_then(Trades::checked);
-        let pack = pack.with_context(|| format!("read the stored trades of {symbol}"))?;
-        if let Some(trade) = pack.iter().last() {
-            last.insert(symbol.clone(), (trade.id, trade.ts));
+        let (raw, subject) = (stream::raw(id), subject::raw(p, id, Trades::KIND, symbol));
+        let Some(newest) = leader::last_by_subject(bus, &raw, &subject).await? else { continue };
+        let packs = match ids {
+            TradeIds::Consecutive | TradeIds::Rising => vec![newest],
+            TradeIds::Unordered => newest_packs(bus, &raw, &subject, newest).await?,
+        };
+        let mut tail = Tail { id: 0, ts: Nanos(i64::MIN), venue_ids: Vec::new() };
+        for message in packs {
+            let pack = Trades::decode(&message.payload).and_then(Trades::checked);
+            let pack = pack.with_context(|| format!("read the stored trades of {symbol}"))?;
+            for (n, trade) in pack.iter().enumerate() {
+                (tail.id, tail.ts) = (trade.id, tail.ts.max(trade.ts));
+                tail.venue_ids.extend(pack.venue_id.get(n).map(|venue_id| (venue_id.clone(), trade.ts)));
+            }
         }
+        last.insert(symbol.clone(), tail);
     }
     Ok(last)
+}
+
+/// Packs of a symbol that are read back to know its newest trades by the venue's ids.
+const TAIL_PACKS_MAX: usize = 512;
+/// Trades that are enough.
+const TAIL_TRADES: usize = 1024;
+
+/// The newest messages of a subject, oldest first: looked for in ever longer ends of the stream.
+async fn newest_packs(bus: &Bus, raw: &str, subject: &str, newest: Message) -> anyhow::Result<Vec<Message>> {
+    let mut packs = VecDeque::new();
+    for back in [64, 1024, 16_384, 262_144, u64::MAX] {
+        packs.clear();
+        let mut at = newest.seq.saturating_sub(back).max(1);
+        let (first, mut trades) = (at, 0);
+        while at < newest.seq {
+            let Some(message) = leader::next_by_subject(bus, raw, subject, at).await? else { break };
+            at = message.seq + 1;
+            trades += Trades::decode(&message.payload).map_or(0, |pack| pack.len());
+            packs.push_back(message);
+            if packs.len() > TAIL_PACKS_MAX {
+                packs.pop_front();
+            }
+        }
+        if trades >= TAIL_TRADES || packs.len() >= TAIL_PACKS_MAX || first == 1 {
+            break;
+        }
+    }
+    if packs.back().is_none_or(|last| last.seq < newest.seq) {
+        packs.push_back(newest);
+    }
+    Ok(packs.into())
 }
 
 /// The watermark that was said last; the smallest time where none was.

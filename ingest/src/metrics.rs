@@ -26,6 +26,8 @@ pub struct Metrics {
     pub requests: Family<Link, Counter>,
     /// 1 while everything is subscribed and nothing is being filled.
     pub whole: Family<Link, Gauge>,
+    /// 1 while the event time of a living connection does not grow.
+    pub stale: Family<Link, Gauge>,
 }
 
 impl Metrics {
@@ -35,6 +37,7 @@ impl Metrics {
             drop(family.get_or_create(link));
         }
         drop(self.whole.get_or_create(link));
+        drop(self.stale.get_or_create(link));
     }
 
     pub fn register(&self, registry: &mut Registry) {
@@ -49,6 +52,7 @@ impl Metrics {
         counter("venue_gaps", "Gaps told", &self.gaps);
         counter("venue_requests", "REST requests", &self.requests);
         registry.register("venue_whole_state", "1 while a connection is complete", self.whole.clone());
+        registry.register("venue_stale_state", "1 while event times stand still", self.stale.clone());
     }
 }
 
@@ -64,13 +68,14 @@ mod tests {
             family.get_or_create(&link).inc();
         }
         metrics.whole.get_or_create(&link).set(1);
+        metrics.stale.get_or_create(&link).set(0);
         let mut registry = Registry::with_prefix("tapeline");
         metrics.register(&mut registry);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         let names: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-        assert_eq!(names.len(), 7, "{text}");
+        assert_eq!(names.len(), 8, "{text}");
         for name in names {
             nats::telemetry::check_metric(name, &["stage", "task", "link"]).unwrap();
         }

@@ -7,7 +7,7 @@ use schemas::Nanos;
 use schemas::raw::Raw;
 
 use crate::event::{Event, Frame};
-use crate::feed::{Feed, subject_of};
+use crate::feed::{Feed, TradeIds, subject_of};
 use crate::pack::Packer;
 use crate::session::{Action, Limits};
 use crate::venue::{Market, Venue};
@@ -52,10 +52,12 @@ impl Player {
     /// `venue` decodes frames; trade files need none. `id` is the venue token of the facts.
     pub fn new(id: &str, venue: Option<(&'static dyn Venue, Market)>, options: Options) -> Self {
         let rule = venue.map_or(crate::book::Rule::Chain, |(venue, market)| venue.book_rule(market));
+        let ids = venue.map_or(TradeIds::Consecutive, |(venue, market)| venue.trade_ids(market));
         Self {
             venue,
-            packer: Packer::new(id, options.partitions, options.ticks_max, options.aggregates),
-            feed: Feed::new(rule, &options.limits, false),
+            packer: Packer::new(id, options.partitions, options.ticks_max, options.aggregates)
+                .with_venue_ids(ids == TradeIds::Unordered),
+            feed: Feed::new(rule, ids, &options.limits, false),
             watermark: Watermark::new(options.lateness_ms, Nanos(i64::MIN)),
             clock_due: None,
             frames: 0,
@@ -165,7 +167,8 @@ impl Player {
                 Action::Emit { recv, event } => self.say(recv, &event, out),
                 Action::Gap(missing) => self.packer.gap(&missing, out),
                 Action::Dead { reason } => self.packer.dead(recv, &reason, frame.unwrap_or(""), out),
-                Action::Send(_) | Action::Fetch { .. } | Action::Reconnect { .. } | Action::Warn(_) => {}
+                Action::Send(_) | Action::Fetch { .. } | Action::Reconnect { .. } => {}
+                Action::Stale(_) | Action::Warn(_) => {}
             }
         }
         self.actions = actions;

@@ -4,7 +4,7 @@
 //! in order. It calls `on_timer` when `next_timer` is reached. Time never steps back. A session lives through
 //! many connections: `on_open` after each connect, `on_closed` after each loss.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use schemas::Nanos;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,14 @@ pub struct Limits {
     pub held_max: usize,
     /// Symbols of one connection; frames of further ones go to the dead letters.
     pub symbols_max: usize,
+    /// While data comes but its event time does not grow for this long, a connection is stale.
+    pub stale_after_ms: i64,
+    /// Levels a side of a published order book; 0: all that the venue sends.
+    pub book_levels: usize,
+    /// Levels a side that are kept; the farthest are forgotten.
+    pub book_levels_kept_max: usize,
+    /// Trades of one symbol that are remembered where the venue's ids only tell them apart.
+    pub trades_remembered_max: usize,
 }
 
 /// What a market's connections are to carry.
@@ -45,8 +53,35 @@ pub struct Plan {
     /// In the venue's own spelling; `{}` stands for each symbol.
     pub channels: Vec<String>,
     pub limits: Limits,
-    /// Newest trade id and time that are stored, by symbol.
-    pub last_trades: BTreeMap<String, (u64, Nanos)>,
+    /// What is stored of each symbol's trades.
+    pub last_trades: BTreeMap<String, Tail>,
+}
+
+/// The end of a symbol's stored trades.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tail {
+    /// Newest id and time.
+    pub id: u64,
+    pub ts: Nanos,
+    /// The venue's own ids of the newest ones, oldest first, where trades are told apart by them.
+    pub venue_ids: Vec<(String, Nanos)>,
+}
+
+/// What an operator asks of a venue's connections while they run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    Subscribe {
+        symbol: String,
+    },
+    Unsubscribe {
+        symbol: String,
+    },
+    /// Throws the order book away and starts it again.
+    Resync {
+        symbol: String,
+    },
+    /// Every connection is made anew.
+    Reconnect,
 }
 
 /// Data that is missing, between two event times.
@@ -87,6 +122,8 @@ pub enum Action {
         planned: bool,
         after_ms: i64,
     },
+    /// The event time of this connection stopped growing although it lives (`true`), or grows again.
+    Stale(bool),
     /// For people; nothing depends on it.
     Warn(String),
 }
@@ -106,6 +143,8 @@ pub struct HttpAnswer {
 pub trait Session: Send {
     /// Names the connection in facts and metrics, unique within the market.
     fn name(&self) -> String;
+    /// Sessions of one group carry the same channels, of different symbols.
+    fn group(&self) -> &'static str;
     /// Where to connect to.
     fn url(&self) -> String;
     fn on_open(&mut self, now: Nanos, out: &mut Vec<Action>);
@@ -116,6 +155,12 @@ pub trait Session: Send {
     fn next_timer(&self) -> Option<Nanos>;
     fn on_http(&mut self, now: Nanos, id: u64, answer: HttpResult, out: &mut Vec<Action>);
     fn on_closed(&mut self, now: Nanos, reason: &str, out: &mut Vec<Action>);
+    /// An operator's wish; the error says why it cannot be.
+    fn on_command(&mut self, now: Nanos, command: &Command, out: &mut Vec<Action>) -> Result<(), String>;
+    /// The symbols that it carries.
+    fn symbols(&self) -> BTreeSet<String>;
+    /// Channels that it could carry beside those it has.
+    fn room(&self) -> usize;
     /// Everything is subscribed and no hole is being filled: what the venue has sent so far is complete.
     fn is_whole(&self) -> bool;
 }
@@ -157,6 +202,9 @@ impl<T> Paced<T> {
     }
     pub fn due(&self) -> Option<Nanos> {
         self.queue.front().map(|(at, _)| (*at).max(self.free_at))
+    }
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
     pub fn clear(&mut self) {
         self.queue.clear();
@@ -206,31 +254,44 @@ impl Watchdog {
     }
 }
 
-/// Requests on the socket that wait for their answer.
+/// Requests on the socket that wait for their answer, in the order in which they were sent.
 #[derive(Debug)]
 pub struct Waiting<T> {
     timeout_ms: i64,
-    open: BTreeMap<String, (Nanos, T)>,
+    /// By key: its place in the order, when it is due, what it is about.
+    open: BTreeMap<String, (u64, Nanos, T)>,
+    sent: u64,
 }
 
 impl<T> Waiting<T> {
     pub fn new(timeout_ms: i64) -> Self {
-        Self { timeout_ms, open: BTreeMap::new() }
+        Self { timeout_ms, open: BTreeMap::new(), sent: 0 }
     }
-    pub fn sent(&mut self, now: Nanos, id: String, what: T) {
-        self.open.insert(id, (after_ms(now, self.timeout_ms), what));
+    pub fn sent(&mut self, now: Nanos, key: String, what: T) {
+        self.sent += 1;
+        self.open.insert(key, (self.sent, after_ms(now, self.timeout_ms), what));
     }
-    pub fn answered(&mut self, id: &str) -> Option<T> {
-        self.open.remove(id).map(|(_, what)| what)
+    pub fn answered(&mut self, key: &str) -> Option<T> {
+        self.open.remove(key).map(|(_, _, what)| what)
     }
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
+    /// The oldest one that is not `key`: what an answer without a name is about.
+    pub fn oldest_but(&mut self, key: &str) -> Option<T> {
+        let others = self.open.iter().filter(|(k, _)| *k != key);
+        let oldest = others.min_by_key(|(_, (place, ..))| *place).map(|(k, _)| k.clone())?;
+        self.answered(&oldest)
+    }
+    pub fn has(&self, key: &str) -> bool {
+        self.open.contains_key(key)
+    }
+    /// Nothing but `key` is waited for.
+    pub fn is_empty_but(&self, key: &str) -> bool {
+        self.open.keys().all(|k| k == key)
     }
     pub fn clear(&mut self) {
         self.open.clear();
     }
     pub fn due(&self) -> Option<Nanos> {
-        self.open.values().map(|(due, _)| *due).min()
+        self.open.values().map(|(_, due, _)| *due).min()
     }
     pub fn on_timer(&mut self, now: Nanos, out: &mut Vec<Action>) {
         if self.due().is_some_and(|due| due <= now) {

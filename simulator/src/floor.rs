@@ -4,8 +4,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use axum::extract::ws::Utf8Bytes;
-
 use crate::config::Config;
 use crate::faults::{Command, Faults};
 use crate::history::History;
@@ -64,9 +62,9 @@ pub struct Floor {
     pub wall_ms: i64,
     pub paused: bool,
     hold_until_ms: u64,
-    held: VecDeque<(ClientId, Utf8Bytes)>,
+    held: VecDeque<(ClientId, Out)>,
     /// Answers that wait for their time.
-    late: Vec<(u64, ClientId, Utf8Bytes)>,
+    late: Vec<(u64, ClientId, Out)>,
 }
 
 impl Floor {
@@ -95,23 +93,23 @@ impl Floor {
     }
 
     /// Market data for one client: held back while a delay lasts.
-    pub fn data(&mut self, client: ClientId, text: Utf8Bytes) {
+    pub fn data(&mut self, client: ClientId, frame: impl Into<Out>) {
         if self.held.is_empty() && self.mono_ms >= self.hold_until_ms {
-            self.hub.text(client, text);
+            self.hub.frame(client, frame);
             return;
         }
         if self.held.len() >= self.hub.outbox_max() {
             self.release(true);
         }
-        self.held.push_back((client, text));
+        self.held.push_back((client, frame.into()));
     }
 
     /// An answer; `late_ack` and its kin make it come later.
-    pub fn answer(&mut self, client: ClientId, text: String, after_ms: u64) {
+    pub fn answer(&mut self, client: ClientId, frame: impl Into<Out>, after_ms: u64) {
         if after_ms == 0 {
-            self.hub.text(client, text);
+            self.hub.frame(client, frame);
         } else {
-            self.late.push((self.mono_ms + after_ms, client, text.into()));
+            self.late.push((self.mono_ms + after_ms, client, frame.into()));
         }
     }
 
@@ -122,14 +120,14 @@ impl Floor {
     /// Sends what was held and whose time has come.
     pub fn release(&mut self, at_once: bool) {
         if at_once || self.mono_ms >= self.hold_until_ms {
-            while let Some((client, text)) = self.held.pop_front() {
-                self.hub.text(client, text);
+            while let Some((client, frame)) = self.held.pop_front() {
+                self.hub.frame(client, frame);
             }
         }
         let now = self.mono_ms;
         let due: Vec<_> = self.late.extract_if(.., |(at, _, _)| *at <= now).collect();
-        for (_, client, text) in due {
-            self.hub.text(client, text);
+        for (_, client, frame) in due {
+            self.hub.frame(client, frame);
         }
     }
 }

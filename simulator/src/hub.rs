@@ -15,11 +15,29 @@ pub type ClientId = u64;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Out {
     Text(Utf8Bytes),
+    /// A binary frame: packed text, or a format of the venue's own.
+    Binary(Bytes),
     Ping(Bytes),
     /// A close frame with code and reason, then the end.
     Close(u16, String),
     /// The end without a close frame.
     Cut,
+}
+
+impl From<Utf8Bytes> for Out {
+    fn from(text: Utf8Bytes) -> Self {
+        Self::Text(text)
+    }
+}
+impl From<String> for Out {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+impl From<Bytes> for Out {
+    fn from(bytes: Bytes) -> Self {
+        Self::Binary(bytes)
+    }
 }
 
 /// The connection's end of an outbox.
@@ -71,8 +89,13 @@ impl Hub {
     }
 
     pub fn text(&mut self, id: ClientId, text: impl Into<Utf8Bytes>) {
+        self.frame(id, Out::Text(text.into()));
+    }
+
+    /// A frame of data or an answer, text or binary.
+    pub fn frame(&mut self, id: ClientId, frame: impl Into<Out>) {
         self.frames += 1;
-        self.put(id, Out::Text(text.into()));
+        self.put(id, frame.into());
     }
 
     pub fn put(&mut self, id: ClientId, out: Out) {

@@ -191,6 +191,7 @@ async fn write(socket: &mut WebSocket, batch: &mut Vec<Out>) -> Step {
     for out in batch.drain(..) {
         let message = match out {
             Out::Text(text) => Message::Text(text),
+            Out::Binary(bytes) => Message::Binary(bytes),
             Out::Ping(payload) => Message::Ping(payload),
             Out::Close(code, reason) => {
                 farewell(socket, code, &reason).await;

@@ -25,7 +25,10 @@ fn plan(id: &str, symbols: &[&str], channels: &[&str], last: &[(&str, u64)]) -> 
         symbols: symbols.iter().map(|s| s.to_string()).collect(),
         channels: channels.iter().map(|s| s.to_string()).collect(),
         limits,
-        last_trades: last.iter().map(|(s, id)| (s.to_string(), (*id, Nanos::from_ms(1)))).collect(),
+        last_trades: last
+            .iter()
+            .map(|(s, id)| (s.to_string(), Tail { id: *id, ts: Nanos::from_ms(1), venue_ids: Vec::new() }))
+            .collect(),
     }
 }
 
@@ -99,6 +102,7 @@ fn show(action: &Action) -> String {
         Action::Reconnect { reason, planned, after_ms } => {
             format!("RECONNECT{} after {after_ms} ms: {reason}", if *planned { " as planned" } else { "" })
         }
+        Action::Stale(is) => format!("stale {is}"),
         Action::Warn(what) => format!("warn {what}"),
     }
 }
@@ -327,6 +331,8 @@ fn a_connection_that_brings_no_data_is_given_up_even_if_it_answers() {
             ack (whole)
             trade 1 (whole)
               trade BTCUSDT 1
+            timer 35000 (whole)
+              stale true
             control (whole)
             timer 50000 (whole)
               RECONNECT after 0 ms: idle: no market data for 30000 ms
@@ -396,16 +402,16 @@ fn deribit_answers_test_requests_at_once_and_notices_channels_that_were_left_out
         .frame("test request", r#"{"params":{"type":"test_request"},"method":"heartbeat","jsonrpc":"2.0"}"#)
         .frame("heartbeat is set", r#"{"jsonrpc":"2.0","id":1,"result":"ok"}"#)
         .until(1400)
-        .frame("test answer", r#"{"jsonrpc":"2.0","id":2,"result":{"version":"1.2.26"}}"#)
-        .frame("subscribed", r#"{"jsonrpc":"2.0","id":3,"result":["quote.BTC-PERPETUAL"]}"#)
+        .frame("test answer", r#"{"jsonrpc":"2.0","id":3,"result":{"version":"1.2.26"}}"#)
+        .frame("subscribed", r#"{"jsonrpc":"2.0","id":2,"result":["quote.BTC-PERPETUAL"]}"#)
         .end(expect![[r#"
             open
               send {"id":1,"jsonrpc":"2.0","method":"public/set_heartbeat","params":{"interval":30}}
             test request
-              send {"id":2,"jsonrpc":"2.0","method":"public/test","params":{}}
+              send {"id":3,"jsonrpc":"2.0","method":"public/test","params":{}}
             heartbeat is set
             timer 1350
-              send {"id":3,"jsonrpc":"2.0","method":"public/subscribe","params":{"channels":["trades.BTC-PERPETUAL.raw","quote.BTC-PERPETUAL"]}}
+              send {"id":2,"jsonrpc":"2.0","method":"public/subscribe","params":{"channels":["trades.BTC-PERPETUAL.raw","quote.BTC-PERPETUAL"]}}
             test answer
             subscribed (whole)
               warn the venue did not subscribe trades.BTC-PERPETUAL.raw
@@ -451,7 +457,7 @@ fn deribit_fills_a_hole_by_trade_sequence_and_without_credits_it_pauses() {
         .open()
         .frame("trade 5", &deribit_trade(5))
         .frame("trade 7", &deribit_trade(7))
-        .http(2, 200, page)
+        .http(3, 200, page)
         .frame("no credits", r#"{"jsonrpc":"2.0","id":1,"error":{"code":10028,"message":"too_many_requests","data":null}}"#)
         .end(expect![[r#"
             open
@@ -459,8 +465,8 @@ fn deribit_fills_a_hole_by_trade_sequence_and_without_credits_it_pauses() {
             trade 5
               trade BTC-PERPETUAL 5
             trade 7
-              fetch 2 /api/v2/public/get_last_trades_by_instrument?instrument_name=BTC-PERPETUAL&start_seq=6&count=1000&sorting=asc
-            http 2 200
+              fetch 3 /api/v2/public/get_last_trades_by_instrument?instrument_name=BTC-PERPETUAL&start_seq=6&count=1000&sorting=asc
+            http 3 200
               trade BTC-PERPETUAL 6
               trade BTC-PERPETUAL 7
             no credits

@@ -158,5 +158,7 @@ pub(crate) fn digits(step: schemas::Decimal) -> u8 {
     step.normalize().scale() as u8
 }
 
+#[cfg(all(test, feature = "stage"))]
+pub(crate) mod chaos;
 #[cfg(test)]
 mod tests;

@@ -200,7 +200,9 @@ impl Binance {
             let msg = format!(
                 "Too much request weight used; current limit is {max} request weight per 1 MINUTE. Please use WebSocket Streams for live updates to avoid polling the API."
             );
-            return Err(refused(429, 60 - now / 1_000 % 60, msg));
+            // A refusal on command is over as soon as a header can say.
+            let after_s = if forced { 1 } else { 60 - now / 1_000 % 60 };
+            return Err(refused(429, after_s, msg));
         }
         Ok(())
     }

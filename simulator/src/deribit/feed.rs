@@ -194,7 +194,7 @@ impl Feed {
                 Topic::PlatformState => continue,
             };
             let text = wrap(&channel.name, &data);
-            floor.data(client, text.into());
+            floor.data(client, text);
         }
     }
 

@@ -1,0 +1,587 @@
+//! What every venue's connection does: subscribe and be acknowledged, keep within rates, answer pings, start books, fill
+//! holes, renew itself. A venue adds only its words ([`Protocol`]).
+//!
+//! Invariant N-1: a topic that was asked for is acknowledged, refused (and told as a gap), or the connection ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::Nanos;
+
+use crate::book::Rule;
+use crate::event::{Control, Event, Frame, Trade};
+use crate::feed::{Feed, TradeIds, Want};
+use crate::session::{
+    Action, Command, HttpResult, Limits, Missing, Paced, Plan, Session, Waiting, Watchdog, after_ms, earliest,
+};
+use crate::venue::Request;
+
+/// What a topic carries, as far as a connection cares.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Carries {
+    Trades,
+    /// The book that is followed by its sequence: no whole tops.
+    Book,
+    Other,
+}
+
+/// One thing to subscribe to.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Topic {
+    /// In the venue's spelling; empty: of the whole market.
+    pub symbol: String,
+    pub carries: Carries,
+    /// As the venue names it, in requests and in the answers to them.
+    pub text: String,
+}
+
+impl Topic {
+    pub fn new(symbol: &str, carries: Carries, text: impl Into<String>) -> Self {
+        Self { symbol: symbol.to_owned(), carries, text: text.into() }
+    }
+}
+
+/// A request on the socket.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Call {
+    pub text: String,
+    /// What will come back, and the topics that each answer is about: an id of ours, or the topic's own text where the venue
+    /// echoes that. Empty: nothing comes back.
+    pub awaits: Vec<(String, Vec<Topic>)>,
+}
+
+impl Call {
+    /// Answered as a whole, by `id`.
+    pub fn by_id(id: u64, text: impl Into<String>, topics: &[Topic]) -> Self {
+        Self { text: text.into(), awaits: vec![(id.to_string(), topics.to_vec())] }
+    }
+    /// Answered topic by topic, by their texts.
+    pub fn by_topic(text: impl Into<String>, topics: &[Topic]) -> Self {
+        let awaits = topics.iter().map(|t| (t.text.clone(), vec![t.clone()])).collect();
+        Self { text: text.into(), awaits }
+    }
+    /// Nothing comes back.
+    pub fn unanswered(text: impl Into<String>) -> Self {
+        Self { text: text.into(), awaits: Vec::new() }
+    }
+}
+
+/// Numbers requests; unique within a session's life.
+#[derive(Debug)]
+pub struct Ids(u64);
+
+impl Ids {
+    pub fn take(&mut self) -> u64 {
+        self.0 += 1;
+        self.0 - 1
+    }
+}
+
+/// The pace of a connection.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Between two messages to the venue.
+    pub send_spacing_ms: i64,
+    /// Topics that it may carry.
+    pub topics_max: usize,
+    /// Our own ping: how often, and its text. It must be answered ([`Control::Pong`]) within the acknowledgement's bound.
+    pub ping: Option<(i64, String)>,
+    /// Quiet after a 429 that does not say for how long.
+    pub quiet_ms: i64,
+}
+
+/// Where a book starts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BookSource {
+    /// By REST.
+    Rest(Request),
+    /// The venue sends a snapshot when the topic is subscribed: leave it and come back.
+    Resubscribe,
+    /// By a request on this connection, whose answer is a book snapshot.
+    Ask(Call),
+}
+
+/// What a refusal means for the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The request that it names is lost, or none.
+    Named,
+    /// It names none, and means the oldest request that waits.
+    Oldest,
+    /// The venue wants us to go, and to stay away this long.
+    Leave { after_ms: i64 },
+}
+
+/// A venue's words on one kind of connection; pure.
+pub trait Protocol: Send {
+    /// Names the kind; connections of one kind carry the same channels.
+    fn group(&self) -> &'static str;
+    /// Path and query behind [`crate::venue::Endpoints::ws`].
+    fn path(&self) -> String;
+    fn pace(&self) -> Pace;
+    /// The topics of a symbol on this kind of connection.
+    fn topics(&self, symbol: &str) -> Vec<Topic>;
+    /// A new connection: what was remembered of the last one is forgotten.
+    fn opened(&mut self) {}
+    /// Requests before the first subscription.
+    fn hello(&mut self, _ids: &mut Ids) -> Vec<Call> {
+        Vec::new()
+    }
+    /// Requests that subscribe (`on`) or leave topics, in messages that the venue takes.
+    fn subscribe(&mut self, ids: &mut Ids, topics: &[Topic], on: bool) -> Vec<Call>;
+    /// Reads one frame.
+    fn decode(&mut self, frame: Frame<'_>, out: &mut Vec<Event>);
+    /// The request that answers [`Control::TestRequest`].
+    fn test(&mut self, _ids: &mut Ids) -> Option<Call> {
+        None
+    }
+    fn refused(&self, _code: Option<i64>, _message: &str) -> Refused {
+        Refused::Named
+    }
+    fn book(&mut self, ids: &mut Ids, symbol: &str) -> BookSource;
+    /// Reads a REST order book.
+    fn decode_book(&self, symbol: &str, body: &str) -> Result<Event, String> {
+        let _ = body;
+        Err(format!("the book of {symbol} does not come by REST"))
+    }
+    /// The trades of a symbol behind an id: a page of them, or the newest ones. `None`: REST has none.
+    fn trades_after(&self, symbol: &str, after: u64) -> Option<Request>;
+    /// Reads such an answer, oldest first.
+    fn decode_trades(&self, symbol: &str, body: &str) -> Result<Vec<Trade>, String>;
+}
+
+/// Symbols with all their topics, cut so that each part has at most `max`; topics of the whole market are put where there is
+/// room. A symbol's topics stay together.
+pub fn cut(
+    symbols: &[String],
+    of: impl Fn(&str) -> Vec<Topic>,
+    whole: Vec<Topic>,
+    max: usize,
+) -> Vec<(Vec<String>, Vec<Topic>)> {
+    let mut parts: Vec<(Vec<String>, Vec<Topic>)> = Vec::new();
+    let each = symbols.iter().map(|s| (Some(s), of(s))).chain([(None, whole)]);
+    for (symbol, topics) in each.filter(|(_, topics)| !topics.is_empty()) {
+        match parts.last_mut() {
+            Some(part) if part.1.len() + topics.len() <= max => {
+                part.0.extend(symbol.cloned());
+                part.1.extend(topics);
+            }
+            _ => parts.push((symbol.cloned().into_iter().collect(), topics)),
+        }
+    }
+    parts
+}
+
+/// One connection of a venue.
+pub struct Connection<P> {
+    protocol: P,
+    number: usize,
+    ws: String,
+    limits: Limits,
+    pace: Pace,
+    ids: Ids,
+    topics: Vec<Topic>,
+    feed: Feed,
+    watchdog: Watchdog,
+    sends: Paced<Call>,
+    waiting: Waiting<Vec<Topic>>,
+    fetches: Paced<(u64, Request)>,
+    asked: BTreeMap<u64, Want>,
+    ping_due: Option<Nanos>,
+    /// The newest event time, when it last grew, and whether that is too long ago.
+    newest: Option<Nanos>,
+    grown: Nanos,
+    stale: bool,
+    connected: bool,
+    /// Every first subscription was answered.
+    subscribed: bool,
+    /// Of the frame at hand; empty between frames.
+    events: Vec<Event>,
+}
+
+/// The key under which our own ping waits; no venue answers with such an id.
+const PING: &str = "our ping";
+
+impl<P: Protocol> Connection<P> {
+    pub fn new(
+        protocol: P,
+        number: usize,
+        plan: &Plan,
+        rule: Rule,
+        ids: TradeIds,
+        symbols: &[String],
+        topics: Vec<Topic>,
+    ) -> Self {
+        let mut feed = Feed::new(rule, ids, &plan.limits, true);
+        let with_trades: BTreeSet<&str> =
+            topics.iter().filter(|t| t.carries == Carries::Trades).map(|t| t.symbol.as_str()).collect();
+        for symbol in symbols {
+            feed.expect(symbol, plan.last_trades.get(symbol).filter(|_| with_trades.contains(symbol.as_str())));
+        }
+        let pace = protocol.pace();
+        Self {
+            number,
+            ws: plan.endpoints.ws.clone(),
+            limits: plan.limits.clone(),
+            ids: Ids(1),
+            feed,
+            watchdog: Watchdog::new(&plan.limits),
+            sends: Paced::new(pace.send_spacing_ms),
+            waiting: Waiting::new(plan.limits.ack_timeout_ms),
+            fetches: Paced::new(plan.limits.request_spacing_ms),
+            asked: BTreeMap::new(),
+            ping_due: None,
+            newest: None,
+            grown: Nanos(0),
+            stale: false,
+            connected: false,
+            subscribed: false,
+            events: Vec::new(),
+            protocol,
+            pace,
+            topics,
+        }
+    }
+
+    fn subscribe(&mut self, topics: &[Topic], on: bool) {
+        for mut call in self.protocol.subscribe(&mut self.ids, topics, on) {
+            if !on {
+                // What is left is not missed.
+                call.awaits.iter_mut().for_each(|(_, topics)| topics.clear());
+            }
+            self.sends.push(call);
+        }
+    }
+
+    /// At once, before anything that waits its turn.
+    fn send(&mut self, now: Nanos, call: Call, out: &mut Vec<Action>) {
+        for (key, topics) in call.awaits {
+            self.waiting.sent(now, key, topics);
+        }
+        out.push(Action::Send(call.text));
+    }
+
+    fn flush(&mut self, now: Nanos, out: &mut Vec<Action>) {
+        while let Some(call) = self.sends.pop(now) {
+            self.send(now, call, out);
+        }
+        while let Some((id, request)) = self.fetches.pop(now) {
+            out.push(Action::Fetch { id, request });
+        }
+    }
+
+    fn fetch(&mut self, at: Nanos, want: Want, request: Request) {
+        let id = self.ids.take();
+        self.asked.insert(id, want);
+        self.fetches.push_at(at, (id, request));
+    }
+
+    fn want(&mut self, now: Nanos, wants: Vec<Want>, out: &mut Vec<Action>) {
+        for want in wants {
+            match &want {
+                Want::Book { symbol, again } => {
+                    let at = if *again { after_ms(now, self.limits.snapshot_retry_ms) } else { now };
+                    match self.protocol.book(&mut self.ids, symbol) {
+                        BookSource::Rest(request) => self.fetch(at, want, request),
+                        BookSource::Ask(call) => self.sends.push_at(at, call),
+                        BookSource::Resubscribe => self.resubscribe_book(&symbol.clone(), out),
+                    }
+                }
+                Want::Trades { symbol, after } => match self.protocol.trades_after(symbol, *after) {
+                    Some(request) => self.fetch(now, want, request),
+                    None => self.feed.awaits_history(symbol, after_ms(now, self.limits.ack_timeout_ms)),
+                },
+            }
+        }
+    }
+
+    fn resubscribe_book(&mut self, symbol: &str, out: &mut Vec<Action>) {
+        let mine = |t: &&Topic| t.carries == Carries::Book && t.symbol == symbol;
+        let topics: Vec<Topic> = self.topics.iter().filter(mine).cloned().collect();
+        if topics.is_empty() {
+            out.push(Action::Warn(format!("no channel gives the order book of {symbol}")));
+            return;
+        }
+        self.subscribe(&topics, false);
+        self.subscribe(&topics, true);
+    }
+
+    fn control(&mut self, now: Nanos, control: Control, out: &mut Vec<Action>) {
+        match control {
+            Control::Ack { id } => {
+                self.waiting.answered(&id);
+            }
+            Control::Subscribed { id, channels } => {
+                if let Some(wanted) = self.waiting.answered(&id) {
+                    left_out(now, &wanted, &channels, out);
+                }
+            }
+            Control::Listed { channels } => {
+                if let Some(wanted) = self.waiting.oldest_but(PING) {
+                    left_out(now, &wanted, &channels, out);
+                }
+            }
+            Control::Pong => {
+                self.waiting.answered(PING);
+            }
+            Control::Ping { answer } => out.push(Action::Send(answer)),
+            Control::TestRequest => {
+                if let Some(call) = self.protocol.test(&mut self.ids) {
+                    self.send(now, call, out);
+                }
+            }
+            Control::ServerShutdown => {
+                let reason = "the venue shuts this server down".to_owned();
+                out.push(Action::Reconnect { reason, planned: true, after_ms: 0 });
+            }
+            Control::Broken { reason } => {
+                let mut wants = Vec::new();
+                self.feed.broken(now, &reason, out, &mut wants);
+                self.want(now, wants, out);
+            }
+            Control::Heartbeat | Control::Request { .. } => {}
+        }
+        self.maybe_subscribed(now, out);
+    }
+
+    fn maybe_subscribed(&mut self, now: Nanos, out: &mut Vec<Action>) {
+        if self.connected && !self.subscribed && self.sends.is_empty() && self.waiting.is_empty_but(PING) {
+            self.subscribed = true;
+            let mut wants = Vec::new();
+            self.feed.subscribed(&mut wants);
+            self.want(now, wants, out);
+        }
+    }
+
+    fn refused(&mut self, now: Nanos, code: Option<i64>, message: &str, id: Option<String>, out: &mut Vec<Action>) {
+        let wanted = match (self.protocol.refused(code, message), id) {
+            (Refused::Leave { after_ms }, _) => {
+                let reason = format!("error {} {message}", code.unwrap_or_default());
+                out.push(Action::Reconnect { reason, planned: false, after_ms });
+                return;
+            }
+            (Refused::Named, Some(id)) => self.waiting.answered(&id),
+            (Refused::Named, None) => None,
+            (Refused::Oldest, _) => self.waiting.oldest_but(PING),
+        };
+        let code = code.map(|code| format!("{code} ")).unwrap_or_default();
+        out.push(Action::Warn(format!("the venue refused a request: {code}{message}")));
+        left_out(now, &wanted.unwrap_or_default(), &[], out);
+        self.maybe_subscribed(now, out);
+    }
+
+    fn stale_due(&self) -> Nanos {
+        after_ms(self.grown, self.limits.stale_after_ms)
+    }
+
+    fn grows(&mut self, now: Nanos, out: &mut Vec<Action>) {
+        if self.feed.newest() > self.newest {
+            (self.newest, self.grown) = (self.feed.newest(), now);
+            if std::mem::take(&mut self.stale) {
+                out.push(Action::Stale(false));
+            }
+        }
+    }
+
+    fn ping(&mut self, now: Nanos, out: &mut Vec<Action>) {
+        let (Some(due), Some((every_ms, text))) = (self.ping_due, self.pace.ping.clone()) else { return };
+        if due <= now {
+            self.ping_due = Some(after_ms(now, every_ms));
+            if !self.waiting.has(PING) {
+                self.waiting.sent(now, PING.to_owned(), Vec::new());
+            }
+            out.push(Action::Send(text));
+        }
+    }
+}
+
+/// A venue may leave out what it does not know or allow without an error: each such topic is a gap that lasts.
+fn left_out(now: Nanos, wanted: &[Topic], got: &[String], out: &mut Vec<Action>) {
+    for topic in wanted.iter().filter(|t| !got.contains(&t.text)) {
+        let channel = match topic.carries {
+            Carries::Trades => "trade",
+            Carries::Book => "book",
+            Carries::Other => "channel",
+        };
+        let reason = format!("the venue did not subscribe {}", topic.text);
+        out.push(Action::Warn(reason.clone()));
+        out.push(Action::Gap(Missing { symbol: topic.symbol.clone(), channel, from: now, to: None, reason }));
+    }
+}
+
+impl<P: Protocol> Session for Connection<P> {
+    fn name(&self) -> String {
+        format!("{}-{}", self.protocol.group(), self.number)
+    }
+
+    fn group(&self) -> &'static str {
+        self.protocol.group()
+    }
+
+    fn url(&self) -> String {
+        format!("{}{}", self.ws, self.protocol.path())
+    }
+
+    fn on_open(&mut self, now: Nanos, out: &mut Vec<Action>) {
+        self.connected = true;
+        self.subscribed = false;
+        self.watchdog.open(now);
+        self.protocol.opened();
+        self.grown = now;
+        self.ping_due = self.pace.ping.as_ref().map(|(every_ms, _)| after_ms(now, *every_ms));
+        for call in self.protocol.hello(&mut self.ids) {
+            self.sends.push(call);
+        }
+        let topics = self.topics.clone();
+        self.subscribe(&topics, true);
+        self.flush(now, out);
+        self.maybe_subscribed(now, out);
+    }
+
+    fn on_frame(&mut self, now: Nanos, frame: Frame<'_>, out: &mut Vec<Action>) {
+        let mut events = std::mem::take(&mut self.events);
+        self.protocol.decode(frame, &mut events);
+        let mut wants = Vec::new();
+        for event in events.drain(..) {
+            match event {
+                Event::Control(control) => self.control(now, control, out),
+                Event::Malformed(reason) => out.push(Action::Dead { reason }),
+                Event::Error { code, message, id } => self.refused(now, code, &message, id, out),
+                // An answer whose content says nothing to us.
+                Event::Other(what) => {
+                    if let Some(id) = what.strip_prefix("answer ") {
+                        self.waiting.answered(id);
+                        self.maybe_subscribed(now, out);
+                    }
+                }
+                event => {
+                    self.watchdog.progress(now);
+                    self.feed.take(now, event, out, &mut wants);
+                }
+            }
+        }
+        self.events = events;
+        self.feed.frame_ended(out);
+        self.grows(now, out);
+        self.want(now, wants, out);
+        self.flush(now, out);
+    }
+
+    fn on_timer(&mut self, now: Nanos, out: &mut Vec<Action>) {
+        self.flush(now, out);
+        self.ping(now, out);
+        self.feed.on_timer(now, out);
+        if !self.stale && self.newest.is_some() && self.stale_due() <= now {
+            self.stale = true;
+            out.push(Action::Stale(true));
+        }
+        self.waiting.on_timer(now, out);
+        self.watchdog.on_timer(now, out);
+    }
+
+    fn next_timer(&self) -> Option<Nanos> {
+        if !self.connected {
+            return None;
+        }
+        let own = [self.sends.due(), self.fetches.due(), self.waiting.due(), self.watchdog.due(), self.ping_due];
+        let stale = (!self.stale && self.newest.is_some()).then(|| self.stale_due());
+        earliest(own.into_iter().chain([self.feed.due(), stale]))
+    }
+
+    fn on_http(&mut self, now: Nanos, id: u64, answer: HttpResult, out: &mut Vec<Action>) {
+        let Some(want) = self.asked.remove(&id) else { return };
+        // Over the budget: quiet for as long as the venue says, then the same again. Going on would turn a 429 into a ban.
+        if let Ok(a) = &answer
+            && matches!(a.status, 418 | 429)
+        {
+            let wait_ms = a.retry_after_s.map_or(self.pace.quiet_ms, |s| s as i64 * 1000);
+            out.push(Action::Warn(format!("the venue asks for quiet: status {} for {} s", a.status, wait_ms / 1000)));
+            self.fetches.block_until(after_ms(now, wait_ms));
+            self.want(now, vec![want], out);
+            return;
+        }
+        let body = answer
+            .and_then(|a| if a.status == 200 { Ok(a.body) } else { Err(format!("status {}: {}", a.status, a.body)) });
+        let mut wants = Vec::new();
+        match want {
+            Want::Book { symbol, .. } => match body.and_then(|body| self.protocol.decode_book(&symbol, &body)) {
+                Ok(event) => self.feed.take(now, event, out, &mut wants),
+                Err(why) => {
+                    out.push(Action::Warn(format!("order book of {symbol}: {why}")));
+                    wants.push(Want::Book { symbol, again: true });
+                }
+            },
+            Want::Trades { symbol, .. } => {
+                let rows = body.and_then(|body| self.protocol.decode_trades(&symbol, &body));
+                self.feed.filled(now, &symbol, rows, out, &mut wants);
+            }
+        }
+        self.want(now, wants, out);
+        self.flush(now, out);
+    }
+
+    fn on_closed(&mut self, _now: Nanos, reason: &str, out: &mut Vec<Action>) {
+        self.connected = false;
+        self.subscribed = false;
+        self.ping_due = None;
+        self.watchdog.close();
+        self.sends.clear();
+        self.waiting.clear();
+        self.fetches.clear();
+        self.asked.clear();
+        self.feed.closed(reason, out);
+    }
+
+    fn on_command(&mut self, now: Nanos, command: &Command, out: &mut Vec<Action>) -> Result<(), String> {
+        match command {
+            Command::Subscribe { symbol } => {
+                let topics = self.protocol.topics(symbol);
+                if self.topics.iter().any(|t| t.symbol == *symbol) {
+                    return Err(format!("{symbol} is subscribed already"));
+                }
+                if self.topics.len() + topics.len() > self.pace.topics_max {
+                    return Err(format!("this connection carries at most {} channels", self.pace.topics_max));
+                }
+                self.feed.expect(symbol, None);
+                self.topics.extend(topics.iter().cloned());
+                if self.connected {
+                    self.subscribe(&topics, true);
+                }
+            }
+            Command::Unsubscribe { symbol } => {
+                let (leave, stay) = std::mem::take(&mut self.topics).into_iter().partition(|t| t.symbol == *symbol);
+                self.topics = stay;
+                let leave: Vec<Topic> = leave;
+                if leave.is_empty() {
+                    return Err(format!("{symbol} is not subscribed"));
+                }
+                self.feed.forget(symbol);
+                if self.connected {
+                    self.subscribe(&leave, false);
+                }
+            }
+            Command::Resync { symbol } => {
+                let mut wants = Vec::new();
+                self.feed.resync(now, symbol, out, &mut wants)?;
+                self.want(now, wants, out);
+            }
+            Command::Reconnect => {
+                let reason = "asked for by the operator".to_owned();
+                out.push(Action::Reconnect { reason, planned: true, after_ms: 0 });
+            }
+        }
+        self.flush(now, out);
+        Ok(())
+    }
+
+    fn symbols(&self) -> BTreeSet<String> {
+        self.topics.iter().filter(|t| !t.symbol.is_empty()).map(|t| t.symbol.clone()).collect()
+    }
+
+    fn room(&self) -> usize {
+        self.pace.topics_max.saturating_sub(self.topics.len())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.connected && self.subscribed && self.feed.is_whole()
+    }
+}
