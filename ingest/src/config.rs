@@ -24,6 +24,7 @@ pub struct Config {
     pub instruments_period_ms: u64,
     pub link: LinkConfig,
     pub session: Limits,
+    pub quota: QuotaConfig,
     pub recording: RecordingConfig,
     pub venues: BTreeMap<String, VenueConfig>,
 }
@@ -38,8 +39,26 @@ pub struct LinkConfig {
     pub backoff_first_ms: u64,
     pub backoff_max_ms: u64,
     pub backoff_reset_ms: u64,
+    pub unreachable_after_ms: u64,
+    /// Empty: none.
+    pub proxy: String,
     pub frame_bytes_max: usize,
     pub dead_bytes_max: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaConfig {
+    pub address: String,
+    pub percent: u32,
+}
+
+/// An allowance in place of the venue's.
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateConfig {
+    pub weight: u32,
+    pub window_ms: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -80,6 +99,8 @@ pub struct VenueConfig {
     pub rest_url: String,
     pub symbols: Vec<String>,
     pub channels: Vec<String>,
+    /// Allowances in place of the venue's, by bucket.
+    pub rates: BTreeMap<String, RateConfig>,
     pub files: Vec<PathBuf>,
     pub symbol: String,
     /// 0: at once.
@@ -98,6 +119,7 @@ impl Default for VenueConfig {
             rest_url: String::new(),
             symbols: Vec::new(),
             channels: Vec::new(),
+            rates: BTreeMap::new(),
             files: Vec::new(),
             symbol: String::new(),
             speed: 1.0,
@@ -150,6 +172,18 @@ impl Config {
                 return wrong(key, format!("{value} is not above 0"));
             }
         }
+        if !(1..=100).contains(&self.quota.percent) {
+            return wrong("quota.percent", format!("{} is not in 1..=100", self.quota.percent));
+        }
+        let address = &self.quota.address;
+        if address.is_empty() || !address.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            return wrong("quota.address", format!("`{address}` is not written with letters, digits, - and _"));
+        }
+        if !self.link.proxy.is_empty()
+            && let Err(why) = proxy_address(&self.link.proxy)
+        {
+            return wrong("link.proxy", why);
+        }
         if self.lateness_ms < 0 {
             return wrong("lateness_ms", format!("{} is below 0", self.lateness_ms));
         }
@@ -195,6 +229,15 @@ pub fn check_venue(id: &str, config: &VenueConfig) -> Result<(), ConfigError> {
     if config.channels.is_empty() {
         return wrong("channels", "is empty".to_owned());
     }
+    let buckets: Vec<_> = venue.rates(market).iter().map(|rate| rate.bucket).collect();
+    for (bucket, rate) in &config.rates {
+        if !buckets.contains(&bucket.as_str()) {
+            return wrong("rates", format!("`{bucket}` is none of {}", buckets.join(", ")));
+        }
+        if rate.weight == 0 || rate.window_ms == 0 {
+            return wrong("rates", format!("`{bucket}` allows nothing"));
+        }
+    }
     for channel in &config.channels {
         if let Err(why) = venue.check_channel(market, channel) {
             return wrong("channels", format!("`{channel}`: {why}"));
@@ -211,6 +254,16 @@ pub fn check_venue(id: &str, config: &VenueConfig) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// `host:port` of a proxy written `http://host:port`; the error says what is allowed.
+pub(crate) fn proxy_address(url: &str) -> Result<&str, String> {
+    let allowed =
+        || format!("`{url}` is not http://host:port (TAPELINE_PROXY_USER and TAPELINE_PROXY_PASSWORD log in)");
+    let address = url.strip_prefix("http://").ok_or_else(allowed)?.trim_end_matches('/');
+    let (host, port) = address.rsplit_once(':').ok_or_else(allowed)?;
+    let fits = !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok_and(|p| p > 0);
+    if fits { Ok(address) } else { Err(allowed()) }
 }
 
 #[cfg(test)]

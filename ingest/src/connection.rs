@@ -560,6 +560,9 @@ impl<P: Protocol> Session for Connection<P> {
                 }
             }
             Command::Resync { symbol } => {
+                if !self.topics.iter().any(|t| t.symbol == *symbol && t.carries == Carries::Book) {
+                    return Err(format!("this connection carries no order book of {symbol}"));
+                }
                 let mut wants = Vec::new();
                 self.feed.resync(now, symbol, out, &mut wants)?;
                 self.want(now, wants, out);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::proxy::Proxy;
+use crate::quota::Quota;
 use crate::session::{HttpAnswer, HttpResult};
 use crate::venue::{Method, Request};
 
@@ -15,15 +17,26 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 pub struct Client(reqwest::Client);
 
 impl Client {
-    pub fn new(timeout_ms: u64) -> anyhow::Result<Self> {
+    pub fn new(timeout_ms: u64, proxy: Option<&Proxy>) -> anyhow::Result<Self> {
         nats::crypto::install();
         let bound = Duration::from_millis(timeout_ms);
-        let client = reqwest::Client::builder().timeout(bound).connect_timeout(bound).user_agent("tapeline").build();
-        Ok(Self(client.context("make the http client")?))
+        let mut builder =
+            reqwest::Client::builder().timeout(bound).connect_timeout(bound).user_agent("tapeline").no_proxy();
+        if let Some(proxy) = proxy {
+            builder = builder.proxy(proxy.for_http()?);
+        }
+        Ok(Self(builder.build().context("make the http client")?))
     }
 
-    /// `base`: scheme and host.
-    pub async fn send(&self, base: &str, request: &Request) -> HttpResult {
+    /// Within the quota, which hears what the venue answers. `base`: scheme and host.
+    pub async fn ask(&self, base: &str, request: &Request, quota: &Quota) -> HttpResult {
+        quota.spend(request.bucket, request.weight).await.map_err(|e| causes(&e))?;
+        let answer = self.send(base, request, quota.used_header(request.bucket)).await?;
+        quota.answered(request, &answer).await.map_err(|e| causes(&e))?;
+        Ok(answer)
+    }
+
+    async fn send(&self, base: &str, request: &Request, used_header: Option<&str>) -> HttpResult {
         let url = format!("{base}{}", request.path);
         let asked = match request.method {
             Method::Get => self.0.get(url),
@@ -31,8 +44,9 @@ impl Client {
         };
         let mut answer = asked.send().await.map_err(|e| causes(&e))?;
         let status = answer.status().as_u16();
-        let header = answer.headers().get("retry-after").and_then(|v| v.to_str().ok());
-        let retry_after_s = header.and_then(|text| text.trim().parse().ok());
+        let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::trim);
+        let retry_after_s = header("retry-after").and_then(|text| text.parse().ok());
+        let used = used_header.and_then(header).and_then(|text| text.parse().ok());
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(|e| causes(&e))? {
             if body.len() + chunk.len() > BODY_BYTES_MAX {
@@ -41,7 +55,7 @@ impl Client {
             body.extend_from_slice(&chunk);
         }
         let body = String::from_utf8(body).map_err(|_| "an answer that is not text".to_owned())?;
-        Ok(HttpAnswer { status, retry_after_s, body })
+        Ok(HttpAnswer { status, retry_after_s, used, body })
     }
 }
 

@@ -12,12 +12,15 @@ pub mod text;
 pub mod venue;
 
 pub mod pack;
+pub mod rate;
 pub mod recording;
 pub mod watermark;
 
 pub mod config;
 pub mod normalize;
 
+#[cfg(feature = "stage")]
+pub mod ctl;
 #[cfg(feature = "stage")]
 pub mod http;
 #[cfg(feature = "stage")]
@@ -26,6 +29,10 @@ pub mod link;
 pub mod live;
 #[cfg(feature = "stage")]
 pub mod metrics;
+#[cfg(feature = "stage")]
+pub mod proxy;
+#[cfg(feature = "stage")]
+pub mod quota;
 #[cfg(feature = "stage")]
 pub mod run;
 #[cfg(feature = "stage")]

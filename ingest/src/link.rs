@@ -1,6 +1,8 @@
 //! A session on a real socket: connects, carries out its actions, reconnects.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -17,11 +19,14 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::LinkConfig;
+use crate::ctl::{Board, LinkStatus, Order};
 use crate::event::{Event, Frame};
 use crate::http;
 use crate::metrics::{self, Metrics};
+use crate::proxy::{self, Proxy};
+use crate::quota::Quota;
 use crate::session::{Action, HttpResult, Missing, Session};
-use crate::venue::Request;
+use crate::venue::{self, Request};
 use crate::wall::Wall;
 
 /// Frames that are read before what they say is handed on.
@@ -77,6 +82,9 @@ pub struct Shared {
     pub rest: String,
     pub config: LinkConfig,
     pub http: http::Client,
+    pub quota: Quota,
+    pub proxy: Option<Proxy>,
+    pub board: Board,
     pub wall: Wall,
     pub metrics: Metrics,
     pub out: mpsc::Sender<Batch>,
@@ -100,12 +108,20 @@ impl Ended {
 
 /// Runs one session until `stop`. Connections that fail are tried again without end; each try is counted, told and
 /// paused for.
-pub async fn run(number: usize, session: Box<dyn Session>, shared: Shared) -> anyhow::Result<()> {
+pub async fn run(
+    number: usize,
+    session: Box<dyn Session>,
+    orders: mpsc::Receiver<Order>,
+    shared: Shared,
+) -> anyhow::Result<()> {
     let labels = metrics::Link { task: shared.venue.clone(), link: session.name() };
     let frames = shared.metrics.frames.get_or_create(&labels).clone();
     let mut link = Link {
         number,
+        status: LinkStatus { name: session.name(), group: session.group(), ..LinkStatus::default() },
         session,
+        orders,
+        unreached: None,
         labels,
         frames,
         pending: Pending::default(),
@@ -124,6 +140,10 @@ pub async fn run(number: usize, session: Box<dyn Session>, shared: Shared) -> an
 struct Link {
     number: usize,
     session: Box<dyn Session>,
+    orders: mpsc::Receiver<Order>,
+    status: LinkStatus,
+    /// Since when no connection could be made, and whether that was told.
+    unreached: Option<(Instant, bool)>,
     shared: Shared,
     labels: metrics::Link,
     /// Counted too often to be looked up each time.
@@ -156,15 +176,25 @@ impl Link {
         loop {
             let bound = Duration::from_millis(self.shared.config.connect_timeout_ms);
             let url = self.session.url();
+            self.show();
+            let (config, proxy, quota) =
+                (self.shared.config.clone(), self.shared.proxy.clone(), self.shared.quota.clone());
+            let attempt_it = async move {
+                quota.spend(venue::CONNECT, 1).await?;
+                tokio::time::timeout(bound, connect(&url, &config, proxy.as_ref()))
+                    .await
+                    .unwrap_or_else(|_| bail!("no connection within {} ms", bound.as_millis()))
+            };
             let connected = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 // Dropped half-way, the connection attempt is given up; nothing was read from it.
-                connected = tokio::time::timeout(bound, connect(&url, &self.shared.config)) => connected,
+                connected = self.meanwhile(attempt_it) => connected,
             };
             let mut after_ms = 0;
             match connected {
-                Ok(Ok(socket)) => {
+                Ok(socket) => {
+                    self.unreached = None;
                     let since = Instant::now();
                     let Some(ended) = self.connection(socket).await? else { return Ok(()) };
                     let lived = since.elapsed() >= Duration::from_millis(self.shared.config.backoff_reset_ms);
@@ -173,8 +203,7 @@ impl Link {
                     }
                     after_ms = ended.after_ms.max(0) as u64;
                 }
-                Ok(Err(error)) => self.failed(&format!("{error:#}")),
-                Err(_) => self.failed(&format!("no connection within {} ms", bound.as_millis())),
+                Err(error) => self.unreachable(&format!("{error:#}")).await?,
             }
             let pause = backoff(&self.shared.config, attempt, rand::random()).max(Duration::from_millis(after_ms));
             attempt += 1;
@@ -182,7 +211,80 @@ impl Link {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 // Only time is lost.
-                () = tokio::time::sleep(pause) => {}
+                () = self.meanwhile(tokio::time::sleep(pause)) => {}
+            }
+        }
+    }
+
+    /// Waits for `work` and carries out what operators ask meanwhile.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                // Cancel safe: an order is taken or stays in the channel.
+                Some(order) = self.orders.recv() => self.order(order),
+            }
+        }
+    }
+
+    fn order(&mut self, (command, outcome): Order) {
+        let mut actions = Vec::new();
+        let result = self.session.on_command(self.shared.wall.now(), &command, &mut actions);
+        tracing::info!(venue = self.shared.venue, link = self.labels.link, ?command, ?result, "operator");
+        if self.status.connected {
+            self.sort(&mut actions, None);
+        }
+        self.show();
+        // Whoever asked may not wait any more.
+        let _ = outcome.send(result);
+    }
+
+    /// A connection could not be made; told once when that has lasted.
+    async fn unreachable(&mut self, why: &str) -> anyhow::Result<()> {
+        self.failed(why);
+        self.status.last_end = why.to_owned();
+        let (since, told) = *self.unreached.get_or_insert((Instant::now(), false));
+        let bound_ms = self.shared.config.unreachable_after_ms;
+        if !told && since.elapsed() >= Duration::from_millis(bound_ms) {
+            self.unreached = Some((since, true));
+            let url = self.session.url();
+            tracing::error!(
+                venue = self.shared.venue,
+                link = self.labels.link,
+                url,
+                why,
+                "the venue cannot be reached"
+            );
+            self.tell("unreachable", format!("no connection to {url} for {bound_ms} ms: {why}"));
+            self.hand_on().await?;
+        }
+        Ok(())
+    }
+
+    /// Puts what others may see of this link on the board.
+    fn show(&mut self) {
+        self.status.url = self.session.url();
+        self.status.symbols = self.session.symbols();
+        self.status.room = self.session.room();
+        self.status.connections = self.count;
+        self.note();
+    }
+
+    fn note(&mut self) {
+        self.status.whole = self.was_whole;
+        self.status.heard_ns = self.heard.0;
+        let mut board = self.shared.board.lock().unwrap_or_else(PoisonError::into_inner);
+        match board.get_mut(&self.number) {
+            Some(shown) if shown.symbols == self.status.symbols => {
+                let LinkStatus { connected, whole, stale, connections, heard_ns, .. } = self.status;
+                (shown.connected, shown.whole, shown.stale) = (connected, whole, stale);
+                (shown.connections, shown.heard_ns, shown.room) = (connections, heard_ns, self.status.room);
+                shown.last_end.clone_from(&self.status.last_end);
+            }
+            _ => {
+                board.insert(self.number, self.status.clone());
             }
         }
     }
@@ -199,6 +301,8 @@ impl Link {
         self.shared.metrics.connections.get_or_create(&self.labels).inc();
         tracing::info!(venue = self.shared.venue, link = self.labels.link, count = self.count, "connected");
         self.tell("connected", self.session.url());
+        self.status.connected = true;
+        self.show();
         let mut actions = Vec::new();
         self.session.on_open(self.shared.wall.now(), &mut actions);
         self.sort(&mut actions, None);
@@ -206,6 +310,9 @@ impl Link {
         let reason = ended.as_ref().map_or("the process stops", |e| e.reason.as_str()).to_owned();
         // The venue learns of it if it still listens; we do not depend on that.
         let _ = tokio::time::timeout(Duration::from_secs(1), socket.close(None)).await;
+        self.status.connected = false;
+        self.status.last_end.clone_from(&reason);
+        self.show();
         let planned = ended.as_ref().is_none_or(|e| e.planned);
         if !planned {
             self.failed(&reason);
@@ -241,8 +348,8 @@ impl Link {
             }
             for (id, request) in self.pending.fetches.drain(..) {
                 self.shared.metrics.requests.get_or_create(&self.labels).inc();
-                let (http, rest) = (self.shared.http.clone(), self.shared.rest.clone());
-                fetches.spawn(async move { (id, http.send(&rest, &request).await) });
+                let Shared { http, rest, quota, .. } = self.shared.clone();
+                fetches.spawn(async move { (id, http.ask(&rest, &request, &quota).await) });
             }
             self.hand_on().await?;
             if let Some(ended) = self.pending.ended.take() {
@@ -261,6 +368,8 @@ impl Link {
                     self.session.on_http(self.shared.wall.now(), id, answer, &mut actions);
                     self.sort(&mut actions, None);
                 }
+                // Cancel safe: an order is taken or stays in the channel.
+                Some(order) = self.orders.recv() => self.order(order),
                 // Only time is lost.
                 () = tokio::time::sleep(wait) => {
                     let now = self.shared.wall.now();
@@ -358,6 +467,7 @@ impl Link {
                 }
                 Action::Stale(stale) => {
                     self.shared.metrics.stale.get_or_create(&self.labels).set(stale.into());
+                    self.status.stale = stale;
                     let event = if stale { "stale" } else { "fresh" };
                     tracing::warn!(venue = self.shared.venue, link = self.labels.link, event, "event time");
                     self.tell(event, format!("{} ms without a newer event time", self.shared.stale_after_ms));
@@ -376,6 +486,7 @@ impl Link {
             return Ok(());
         }
         (self.was_whole, self.told) = (whole, self.heard);
+        self.note();
         self.shared.metrics.whole.get_or_create(&self.labels).set(whole.into());
         let batch = Batch { link: self.number, whole, heard: self.heard, out: std::mem::take(&mut self.pending.out) };
         let stop = self.shared.stop.clone();
@@ -408,10 +519,16 @@ async fn put(socket: &mut Socket, message: Message, timeout_ms: u64) -> Result<(
     }
 }
 
-async fn connect(url: &str, config: &LinkConfig) -> anyhow::Result<Socket> {
+async fn connect(url: &str, config: &LinkConfig, proxy: Option<&Proxy>) -> anyhow::Result<Socket> {
     let bound = Some(config.frame_bytes_max);
     let limits = WebSocketConfig::default().max_message_size(bound).max_frame_size(bound);
-    let (socket, _) = tokio_tungstenite::connect_async_with_config(url, Some(limits), true).await?;
+    let (socket, _) = match proxy {
+        None => tokio_tungstenite::connect_async_with_config(url, Some(limits), true).await?,
+        Some(proxy) => {
+            let tunnel = proxy.tunnel(&proxy::target(url)?).await?;
+            tokio_tungstenite::client_async_tls_with_config(url, tunnel, Some(limits), None).await?
+        }
+    };
     Ok(socket)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The first tick goes at once; what arrives while it is on its way gathers into the next packs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +12,21 @@ use nats::{Bus, Message, Writer, kv, leader};
 use schemas::raw::{Clock, Raw, Trades};
 use schemas::subject::{self, stream};
 use schemas::{Fact, Instrument, Nanos};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, VenueConfig};
+use crate::config::{Config, QuotaConfig, VenueConfig};
+use crate::ctl::{self, Board};
 use crate::feed::{TradeIds, subject_of};
 use crate::http;
 use crate::link::{self, Batch, FRAMES_PER_BATCH_MAX, Out, Shared};
 use crate::metrics::Metrics;
 use crate::pack::Packer;
+use crate::proxy::Proxy;
+use crate::quota::Quota;
+use crate::rate::Allowance;
 use crate::session::{Missing, Plan, Tail};
 use crate::venue::{self, Market, Venue};
 use crate::wall::Wall;
@@ -43,8 +47,12 @@ pub struct Task {
 pub async fn run(task: Task) -> anyhow::Result<()> {
     let (venue, market) = venue::by_id(&task.id).context("find the venue")?;
     let settings = task.config.venues.get(&task.id).context("find the venue's configuration")?.clone();
-    let http = http::Client::new(task.config.link.http_timeout_ms)?;
+    let proxy = Proxy::from_config(&task.config.link.proxy)?;
+    let http = http::Client::new(task.config.link.http_timeout_ms, proxy.as_ref())?;
     let wall = Wall::new();
+    let quota = quota(&task, &settings, venue, market, &wall);
+    let board = Board::default();
+    let (symbols, carried) = watch::channel(settings.symbols.clone());
     // First the position, then what stands before it: another instance's fact that comes between takes the position, and
     // ends us "fenced" instead of being stored twice.
     let writer = Writer::open(&task.bus, &stream::raw(&task.id)).await?;
@@ -64,6 +72,9 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         rest: plan.endpoints.rest.clone(),
         config: task.config.link.clone(),
         http: http.clone(),
+        quota: quota.clone(),
+        proxy,
+        board: Arc::clone(&board),
         wall: wall.clone(),
         metrics: task.metrics.clone(),
         out: out.clone(),
@@ -72,16 +83,30 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
     let sessions = venue.sessions(market, &plan);
     let links = sessions.len();
     let mut work = JoinSet::new();
+    let mut orders = Vec::new();
     for (number, session) in sessions.into_iter().enumerate() {
-        work.spawn(link::run(number, session, shared.clone()));
+        let (order, ordered) = mpsc::channel(ctl::COMMANDS_MAX);
+        orders.push(order);
+        work.spawn(link::run(number, session, ordered, shared.clone()));
     }
+    let control = ctl::Desk {
+        bus: task.bus.clone(),
+        venue: task.id.clone(),
+        links: orders,
+        board,
+        symbols,
+        wall: wall.clone(),
+        stop: task.stop.clone(),
+    };
+    work.spawn(control.run());
     work.spawn(instruments(
         task.bus.clone(),
         venue,
         market,
         settings.clone(),
+        carried.clone(),
         task.config.clone(),
-        http,
+        (http, quota),
         wall.clone(),
         out,
         task.stop.clone(),
@@ -98,7 +123,7 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         hold: Hold::new(task.config.watermark_hold_ms_max),
         whole: vec![false; links],
         heard: vec![Nanos(i64::MIN); links],
-        symbols: settings.symbols,
+        symbols: carried,
         period: Duration::from_millis(task.config.clock_period_ms as u64),
         stats: task.stats,
         stop: task.stop,
@@ -191,7 +216,7 @@ struct Desk {
     /// By link: its data is complete up to when the venue was last heard there.
     whole: Vec<bool>,
     heard: Vec<Nanos>,
-    symbols: Vec<String>,
+    symbols: watch::Receiver<Vec<String>>,
     period: Duration,
     stats: Arc<TaskStats>,
     stop: CancellationToken,
@@ -322,7 +347,7 @@ impl Desk {
     }
 
     fn gap(&mut self, from: Nanos, to: Option<Nanos>, reason: &str, facts: &mut Vec<Raw>) {
-        for symbol in &self.symbols {
+        for symbol in self.symbols.borrow().iter() {
             let missing =
                 Missing { symbol: symbol.clone(), channel: Trades::KIND, from, to, reason: reason.to_owned() };
             self.packer.gap(&missing, facts);
@@ -348,17 +373,20 @@ async fn instruments(
     venue: &'static dyn Venue,
     market: Market,
     settings: VenueConfig,
+    mut carried: watch::Receiver<Vec<String>>,
     config: Config,
-    http: http::Client,
+    http: (http::Client, Quota),
     wall: Wall,
     out: mpsc::Sender<Batch>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let rest = settings.endpoints(venue, market).rest;
-    let mut told = false;
+    // Symbols that the venue was asked about already.
+    let mut told: BTreeSet<String> = BTreeSet::new();
     let mut pause_ms = config.link.backoff_first_ms;
     loop {
-        let next_ms = match listed(venue, market, &rest, &settings, &http).await {
+        let symbols = carried.borrow_and_update().clone();
+        let next_ms = match listed(venue, market, &rest, &symbols, &http).await {
             Ok(found) => {
                 pause_ms = config.link.backoff_first_ms;
                 let mut news = Vec::new();
@@ -367,13 +395,13 @@ async fn instruments(
                     news.push(Out::Instrument { symbol: instrument.symbol.clone(), scale: instrument.scale });
                 }
                 // Binance acknowledges a subscription to nothing and stays silent: this is where it shows.
-                for symbol in settings.symbols.iter().filter(|s| !told && found.iter().all(|i| i.symbol != **s)) {
+                for symbol in symbols.iter().filter(|s| !told.contains(*s) && found.iter().all(|i| i.symbol != **s)) {
                     tracing::error!(venue = market.id, symbol, "the venue lists no such instrument");
                     let reason = "the venue lists no such instrument".to_owned();
                     let (symbol, from) = (symbol.clone(), wall.now());
                     news.push(Out::Gap(Missing { symbol, channel: Trades::KIND, from, to: None, reason }));
                 }
-                told = true;
+                told.extend(symbols);
                 // An instrument list is no link: its number is beyond theirs.
                 if out.send(Batch { link: usize::MAX, whole: true, heard: wall.now(), out: news }).await.is_err() {
                     return Ok(());
@@ -389,31 +417,41 @@ async fn instruments(
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
+            // Another symbol is carried: what it is must be known. A sender that is gone has stopped with us.
+            changed = carried.changed() => if changed.is_err() { return Ok(()) },
             // Only time is lost.
             () = tokio::time::sleep(Duration::from_millis(next_ms)) => {}
         }
     }
 }
 
+/// The venue's purses, with the configuration's own allowances.
+fn quota(task: &Task, settings: &VenueConfig, venue: &dyn Venue, market: Market, wall: &Wall) -> Quota {
+    let own = settings.rates.iter();
+    let own = own.map(|(bucket, r)| (bucket.clone(), Allowance { weight: r.weight, window_ms: r.window_ms })).collect();
+    let QuotaConfig { address, percent } = &task.config.quota;
+    Quota::new(task.bus.clone(), address, market.id, venue.rates(market), &own, *percent, wall.clone())
+}
+
 async fn listed(
     venue: &dyn Venue,
     market: Market,
     rest: &str,
-    settings: &VenueConfig,
-    http: &http::Client,
+    symbols: &[String],
+    (http, quota): &(http::Client, Quota),
 ) -> Result<Vec<Instrument>, String> {
     let mut found = Vec::new();
-    for request in venue.instrument_requests(market, &settings.symbols) {
-        let answer = http.send(rest, &request).await?;
+    for request in venue.instrument_requests(market, symbols) {
+        let answer = http.ask(rest, &request, quota).await?;
         if answer.status != 200 {
             let start: String = answer.body.chars().take(200).collect();
             return Err(format!("{}: status {}: {start}", request.path, answer.status));
         }
         let (known, left_out) = venue.decode_instruments(market, &answer.body)?;
-        for what in left_out.iter().filter(|what| settings.symbols.iter().any(|s| what.starts_with(&format!("{s}:")))) {
+        for what in left_out.iter().filter(|what| symbols.iter().any(|s| what.starts_with(&format!("{s}:")))) {
             tracing::warn!(venue = market.id, what, "left out an instrument");
         }
-        found.extend(known.into_iter().filter(|i| settings.symbols.contains(&i.symbol)));
+        found.extend(known.into_iter().filter(|i| symbols.contains(&i.symbol)));
     }
     Ok(found)
 }

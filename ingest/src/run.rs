@@ -55,7 +55,8 @@ pub fn spawn(stage: &Stage, config: &Config, venues: &[String], partitions: u32)
 
 /// One venue's task, once its streams are there.
 async fn feed(task: live::Task) -> anyhow::Result<()> {
-    let needed = [stream::raw(&task.id), nats::kv::stream(stream::KV_INSTRUMENTS)];
+    let buckets = [stream::KV_INSTRUMENTS, stream::KV_QUOTA].map(nats::kv::stream);
+    let needed = [vec![stream::raw(&task.id)], buckets.to_vec()].concat();
     let needed: Vec<&str> = needed.iter().map(String::as_str).collect();
     let stop = task.stop.clone();
     tokio::select! {

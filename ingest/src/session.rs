@@ -136,6 +136,8 @@ pub struct HttpAnswer {
     pub status: u16,
     /// The `Retry-After` header, in seconds.
     pub retry_after_s: Option<u64>,
+    /// What the venue says is spent of the request's bucket.
+    pub used: Option<u32>,
     pub body: String,
 }
 

@@ -109,6 +109,7 @@ impl Layout {
             // Long enough that a restarted risk task finds its own mirror behind what operators wrote since.
             bucket(stream::KV_CONFIG, 16),
             bucket(stream::KV_INSTRUMENTS, 1),
+            bucket(stream::KV_QUOTA, 1),
             lease,
         ]
     }

@@ -167,6 +167,8 @@ pub mod stream {
     pub const KV_LEASE: &str = "lease";
     pub const KV_CONFIG: &str = "cfg";
     pub const KV_INSTRUMENTS: &str = "instruments";
+    /// What is spent of venues' rate limits, by address, market and bucket.
+    pub const KV_QUOTA: &str = "quota";
     /// Key in `cfg` of an account's state; the desk hears it as subject `$KV.cfg.desk.<account>`.
     pub fn desk_state_key(account: &str) -> String {
         format!("desk.{}", escape(account))

@@ -42,6 +42,8 @@ const SAID: &[(&str, &[&str])] = &[
     ("$KV.cfg.desk.main", &["risk"]),
     ("$KV.cfg.other", &[]),
     ("$KV.instruments.x.A", &["ingest"]),
+    ("$KV.quota.default.x.rest", &["ingest"]),
+    ("ctl.ingest.x", &[]),
     ("$KV.ckpt.ingest.x", &["ingest"]),
     ("$KV.ckpt.aggregate.x.0", &["aggregate"]),
     ("$KV.ckpt.strategy.x.0", &["strategy"]),

@@ -60,7 +60,8 @@ impl Bench {
         self.act(name, move |s, now, out| s.on_frame(now, Frame::Text(&frame), out))
     }
     fn http(self, id: u64, status: u16, body: &str) -> Self {
-        let answer = Ok(HttpAnswer { status, retry_after_s: (status == 429).then_some(7), body: body.to_owned() });
+        let answer =
+            Ok(HttpAnswer { status, retry_after_s: (status == 429).then_some(7), used: None, body: body.to_owned() });
         self.act(&format!("http {id} {status}"), move |s, now, out| s.on_http(now, id, answer, out))
     }
     /// Lets time pass up to `ms`, timers included.

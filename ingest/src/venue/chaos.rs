@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Endpoints, by_id};
 use crate::book::Levels;
 use crate::config::Config;
+use crate::ctl::{self, Board};
 use crate::event::Event;
 use crate::http;
 use crate::link::{self, Batch, Out, Shared};
 use crate::metrics::Metrics;
+use crate::quota::Quota;
 use crate::session::{Limits, Missing, Plan};
 use crate::wall::Wall;
 
@@ -166,6 +168,8 @@ fn kind(event: &Event) -> &'static str {
 pub struct Chaos {
     pub sim: Handle,
     pub seen: Seen,
+    /// One a link.
+    pub orders: Vec<mpsc::Sender<ctl::Order>>,
     venue: VenueId,
     input: mpsc::Receiver<Batch>,
     work: JoinSet<anyhow::Result<()>>,
@@ -220,17 +224,22 @@ impl Chaos {
             stale_after_ms: plan.limits.stale_after_ms,
             rest: plan.endpoints.rest.clone(),
             config: config.link.clone(),
-            http: http::Client::new(config.link.http_timeout_ms).expect("a client"),
+            http: http::Client::new(config.link.http_timeout_ms, None).expect("a client"),
+            quota: Quota::of_process("test", market.id, venue.rates(market), &BTreeMap::new(), 100, Wall::new()),
+            proxy: None,
+            board: Board::default(),
             wall: Wall::new(),
             metrics: Metrics::default(),
             out,
             stop: stop.clone(),
         };
-        let mut work = JoinSet::new();
+        let (mut work, mut orders) = (JoinSet::new(), Vec::new());
         for (number, session) in venue.sessions(market, &plan).into_iter().enumerate() {
-            work.spawn(link::run(number, session, shared.clone()));
+            let (order, ordered) = mpsc::channel(ctl::COMMANDS_MAX);
+            orders.push(order);
+            work.spawn(link::run(number, session, ordered, shared.clone()));
         }
-        Self { sim, seen: Seen::default(), venue: trial.stand_in, input, work, stop }
+        Self { orders, sim, seen: Seen::default(), venue: trial.stand_in, input, work, stop }
     }
 
     pub fn fault(&self, fault: Fault) {

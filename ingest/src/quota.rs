@@ -1,0 +1,145 @@
+//! A venue's rate limits, shared by everybody behind one address: each bucket is an entry in KV `quota` that is changed by
+//! compare-and-set, so processes and connections spend from one purse.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nats::kv::{self, Put};
+use nats::{Bus, BusError};
+use schemas::subject::stream;
+
+use crate::rate::{Allowance, Spent};
+use crate::session::HttpAnswer;
+use crate::venue::{Rate, Request};
+use crate::wall::Wall;
+
+/// Tries to change an entry that others change at the same time.
+const TRIES_MAX: u32 = 50;
+/// One wait for an allowance; then it is asked for again.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Quiet after a refusal that does not say for how long.
+const QUIET_MS: i64 = 10_000;
+
+/// The purses of one market.
+#[derive(Clone)]
+pub struct Quota {
+    store: Store,
+    /// Buckets of one address and market share this beginning.
+    prefix: String,
+    rates: Arc<BTreeMap<&'static str, (Allowance, Option<&'static str>)>>,
+    wall: Wall,
+}
+
+#[derive(Clone)]
+enum Store {
+    Bus(Bus),
+    /// Of this process alone.
+    Own(Arc<Mutex<BTreeMap<String, Spent>>>),
+}
+
+impl Quota {
+    /// `address`: what this machine's address is called; whoever uses the same shares the purses. `percent` of each
+    /// allowance is used; `own` are allowances of the configuration, by bucket.
+    pub fn new(
+        bus: Bus,
+        address: &str,
+        market: &str,
+        rates: &[Rate],
+        own: &BTreeMap<String, Allowance>,
+        percent: u32,
+        wall: Wall,
+    ) -> Self {
+        Self { store: Store::Bus(bus), ..Self::of_process(address, market, rates, own, percent, wall) }
+    }
+
+    /// Without a bus: connections of this process share it.
+    pub fn of_process(
+        address: &str,
+        market: &str,
+        rates: &[Rate],
+        own: &BTreeMap<String, Allowance>,
+        percent: u32,
+        wall: Wall,
+    ) -> Self {
+        let allowed = |rate: &Rate| {
+            let stated = Allowance { weight: rate.weight, window_ms: rate.window_ms };
+            let stated = own.get(rate.bucket).copied().unwrap_or(stated);
+            let weight = (u64::from(stated.weight) * u64::from(percent) / 100).max(1);
+            let weight = u32::try_from(weight).unwrap_or(u32::MAX);
+            (rate.bucket, (Allowance { weight, ..stated }, rate.used_header))
+        };
+        let rates = Arc::new(rates.iter().map(allowed).collect());
+        Self { store: Store::Own(Arc::default()), prefix: format!("{address}.{market}"), rates, wall }
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.wall.now().as_ms()
+    }
+
+    /// Returns when `weight` of the bucket is ours; true: it had to wait. A bucket without a rate is free.
+    pub async fn spend(&self, bucket: &str, weight: u32) -> Result<bool, BusError> {
+        let Some((allowance, _)) = self.rates.get(bucket) else { return Ok(false) };
+        let mut waited = false;
+        // Ends: each refusal names a time at which it is granted, unless others are quicker.
+        loop {
+            let taken = self.change(bucket, |spent, now_ms| spent.take(*allowance, now_ms, weight)).await?;
+            match taken {
+                Ok(()) => return Ok(waited),
+                Err(wait_ms) => {
+                    waited = true;
+                    tokio::time::sleep(Duration::from_millis(wait_ms).min(WAIT_MAX)).await;
+                }
+            }
+        }
+    }
+
+    /// The header in which the venue says what is spent of a bucket.
+    pub fn used_header(&self, bucket: &str) -> Option<&'static str> {
+        self.rates.get(bucket).and_then(|(_, header)| *header)
+    }
+
+    /// What an answer says of the purse: 429 and 418 silence everybody for as long as the venue wants.
+    pub async fn answered(&self, request: &Request, answer: &HttpAnswer) -> Result<(), BusError> {
+        let Some((allowance, _)) = self.rates.get(request.bucket) else { return Ok(()) };
+        if matches!(answer.status, 418 | 429) {
+            let wait_ms = answer.retry_after_s.map_or(QUIET_MS, |s| i64::try_from(s).unwrap_or(0).saturating_mul(1000));
+            self.change(request.bucket, |spent, now_ms| spent.quiet(now_ms.saturating_add(wait_ms))).await
+        } else if let Some(used) = answer.used {
+            self.change(request.bucket, |spent, now_ms| spent.told(*allowance, now_ms, used)).await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn change<T>(&self, bucket: &str, change: impl Fn(&mut Spent, i64) -> T) -> Result<T, BusError> {
+        let key = format!("{}.{bucket}", self.prefix);
+        let bus = match &self.store {
+            Store::Bus(bus) => bus,
+            Store::Own(purses) => {
+                let mut purses = purses.lock().unwrap_or_else(PoisonError::into_inner);
+                return Ok(change(purses.entry(key).or_default(), self.now_ms()));
+            }
+        };
+        for _ in 0..TRIES_MAX {
+            let entry = kv::get(bus, stream::KV_QUOTA, &key).await?;
+            // An entry that cannot be read is another version's: it is begun anew.
+            let mut spent: Spent =
+                entry.as_ref().and_then(|e| rmp_serde::from_slice(&e.value).ok()).unwrap_or_default();
+            let before = spent.clone();
+            let result = change(&mut spent, self.now_ms());
+            if spent == before {
+                return Ok(result);
+            }
+            let value = rmp_serde::to_vec(&spent).map_err(|e| BusError::Config(format!("write a quota: {e}")))?;
+            let written = match entry {
+                Some(entry) => kv::update(bus, stream::KV_QUOTA, &key, value.into(), entry.revision).await?,
+                None => kv::create(bus, stream::KV_QUOTA, &key, value.into()).await?,
+            };
+            if let Put::Stored(_) = written {
+                return Ok(result);
+            }
+        }
+        Err(BusError::Config(format!("quota {key}: {TRIES_MAX} others were quicker")))
+    }
+}
