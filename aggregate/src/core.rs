@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schemas::core::{Core, Fault, Listen, Place, Speak};
+use schemas::core::{Cause, Core, Fault, Listen, Place, Speak};
 use schemas::fixed::decimal_of;
-use schemas::market::{Candle, Indicators, Late};
-use schemas::raw::{Clock, Gap, Raw, Trades};
+use schemas::market::{Candle, ClosedBy, Indicators, Late};
+use schemas::raw::{Clock, Gap, Raw, Trades, VenueBar, VenueBars};
 use schemas::wire::{self, Fact, Version, WireError};
 use schemas::{Nanos, Notional, PriceM, Qty, QtyM, Scale, Timeframe};
 use serde::{Deserialize, Serialize};
@@ -22,18 +22,21 @@ pub enum In {
     Clock(Clock),
     /// Missing trades; gaps of other channels are passed over.
     Gap(Gap),
+    /// The venue's own candles: only those from before we listened are taken.
+    Bars(VenueBars),
 }
 
 impl Listen for In {
     fn hear(subject: &str, payload: &[u8]) -> Result<Option<Self>, WireError> {
         let kind = subject.split('.').nth(3).unwrap_or("");
         // Books and quotes are most of the bytes of a raw stream: not even decoded here.
-        if !matches!(kind, "trade" | "clock" | "gap") {
+        if !matches!(kind, "trade" | "clock" | "gap" | "bar") {
             return Ok(None);
         }
         Ok(match Raw::hear(subject, payload)? {
             Some(Raw::Trades(trades)) => Some(Self::Trades(trades)),
             Some(Raw::Clock(clock)) => Some(Self::Clock(clock)),
+            Some(Raw::Bars(bars)) if bars.items.iter().any(|bar| !bar.origin.is_live()) => Some(Self::Bars(bars)),
             Some(Raw::Gap(gap)) if gap.channel == Trades::KIND => Some(Self::Gap(gap)),
             _ => None,
         })
@@ -89,6 +92,8 @@ struct Symbol {
     folder: Folder,
     /// By timeframe of the plan; empty until its first candle.
     sets: Vec<Option<Set>>,
+    /// By timeframe of the plan: open of the newest candle from before we listened.
+    history: Vec<Option<i64>>,
 }
 
 /// The whole state of the core, for a checkpoint.
@@ -107,6 +112,8 @@ struct SymbolState {
     p: u32,
     folder: Saved,
     sets: Vec<(Timeframe, SetState)>,
+    #[serde(default)]
+    history: Vec<(Timeframe, i64)>,
 }
 
 impl AggregateCore {
@@ -205,6 +212,31 @@ impl AggregateCore {
         Ok(())
     }
 
+    /// Candles from before we listened: each timeframe's in rising order, and none once a trade was folded.
+    fn on_bars(&mut self, place: &Place, bars: &VenueBars, out: &mut Vec<Out>) -> Result<(), Fault> {
+        let symbol = symbol_of(&mut self.venues, &self.config, &self.plan, &bars.venue, &bars.symbol, bars.p)?;
+        if symbol.folder.started() {
+            return Ok(());
+        }
+        for (index, bar) in bars.items.iter().enumerate().filter(|(_, bar)| bar.closed && !bar.origin.is_live()) {
+            let Ok(tf) = bar.interval.parse::<Timeframe>() else { continue };
+            let Some(k) = self.plan.timeframes().iter().position(|t| *t == tf) else { continue };
+            let open = Nanos(bar.open_ts_ns);
+            if tf.open_of(open) != open || symbol.history[k].is_some_and(|last| open.0 <= last) {
+                continue;
+            }
+            symbol.history[k] = Some(open.0);
+            let candle = past(bars, bar, tf, place.cause(index));
+            let values = self.with_indicators[k].then(|| {
+                let set = symbol.sets[k].get_or_insert_with(|| new_set(&self.config, tf));
+                indicators(set, &candle)
+            });
+            out.push(Out::Candle(candle));
+            out.extend(values.map(Out::Indicators));
+        }
+        Ok(())
+    }
+
     /// The end of a batch: says every open candle and bar as it stands, marked incomplete. The live path never does
     /// this.
     pub fn flush(mut self, place: &Place, out: &mut Vec<Out>) -> Result<(), Fault> {
@@ -240,6 +272,7 @@ impl Core for AggregateCore {
             In::Trades(trades) => self.on_trades(place, &trades, out),
             In::Clock(clock) => self.on_clock(place, &clock, out),
             In::Gap(gap) => self.on_gap(&gap),
+            In::Bars(bars) => self.on_bars(place, &bars, out),
         }
     }
 
@@ -254,6 +287,13 @@ impl Core for AggregateCore {
                     p: symbol.p,
                     folder: symbol.folder.save(),
                     sets: sets.filter_map(|(tf, set)| Some((*tf, set.as_ref()?.state()))).collect(),
+                    history: self
+                        .plan
+                        .timeframes()
+                        .iter()
+                        .zip(&symbol.history)
+                        .filter_map(|(tf, open)| Some((*tf, (*open)?)))
+                        .collect(),
                 });
             }
         }
@@ -267,10 +307,15 @@ impl Core for AggregateCore {
         let same_outputs = indicators == self.config.indicators;
         self.watermark = watermark;
         self.venues.clear();
-        for SymbolState { venue, symbol, p, folder, sets } in symbols {
+        for SymbolState { venue, symbol, p, folder, sets, history } in symbols {
             let bars = self.config.bars_of(&venue, &symbol);
             let folder = Folder::restore(self.plan.clone(), bars, folder).map_err(WireError::invalid)?;
             let mut restored = Symbol::new(p, folder);
+            for (tf, open) in history {
+                if let Some(k) = self.plan.timeframes().iter().position(|t| *t == tf) {
+                    restored.history[k] = Some(open);
+                }
+            }
             for (tf, saved) in sets {
                 let Some(k) = self.plan.timeframes().iter().position(|t| *t == tf) else { continue };
                 if self.with_indicators[k] && same_outputs {
@@ -291,8 +336,8 @@ impl Core for AggregateCore {
 
 impl Symbol {
     fn new(p: u32, folder: Folder) -> Self {
-        let sets = vec_of_none(folder.timeframes().len());
-        Self { p, folder, sets }
+        let n = folder.timeframes().len();
+        Self { p, folder, sets: vec_of_none(n), history: vec_of_none(n) }
     }
 }
 
@@ -391,6 +436,34 @@ impl Speaker<'_> {
             filled: closed.filled,
             cause: self.place.cause(index),
         })
+    }
+}
+
+/// A venue's own candle as ours.
+fn past(bars: &VenueBars, bar: &VenueBar, tf: Timeframe, cause: Cause) -> Candle {
+    Candle {
+        v: Version,
+        venue: bars.venue.clone(),
+        symbol: bars.symbol.clone(),
+        p: bars.p,
+        tf: tf.to_string(),
+        open_ns: bar.open_ts_ns,
+        close_ns: tf.close_of(Nanos(bar.open_ts_ns)).0,
+        open: bar.open,
+        high: bar.high,
+        low: bar.low,
+        close: bar.close,
+        volume: bar.volume,
+        buy_volume: Qty::ZERO,
+        quote_volume: bar.quote_volume.unwrap_or(Notional::ZERO),
+        trades: bar.trades.unwrap_or(0),
+        buy_trades: 0,
+        first_id: None,
+        last_id: None,
+        closed_by: ClosedBy::History,
+        complete: true,
+        filled: false,
+        cause,
     }
 }
 

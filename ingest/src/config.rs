@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use schemas::Timeframe;
 use schemas::config::{ConfigError, UserFile};
 use schemas::raw::PACK_MAX;
 use serde::Deserialize;
@@ -25,6 +26,7 @@ pub struct Config {
     pub link: LinkConfig,
     pub session: Limits,
     pub quota: QuotaConfig,
+    pub warmup: WarmupConfig,
     pub recording: RecordingConfig,
     pub venues: BTreeMap<String, VenueConfig>,
 }
@@ -51,6 +53,15 @@ pub struct LinkConfig {
 pub struct QuotaConfig {
     pub address: String,
     pub percent: u32,
+}
+
+/// History that is fetched of a symbol that nothing is stored of.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmupConfig {
+    pub ms_max: u64,
+    /// Candles by timeframe.
+    pub candles: BTreeMap<Timeframe, u32>,
 }
 
 /// An allowance in place of the venue's.
@@ -183,6 +194,9 @@ impl Config {
             && let Err(why) = proxy_address(&self.link.proxy)
         {
             return wrong("link.proxy", why);
+        }
+        if let Some((tf, n)) = self.warmup.candles.iter().find(|(_, n)| **n > 5000) {
+            return wrong("warmup.candles", format!("{n} of {tf} is above 5000"));
         }
         if self.lateness_ms < 0 {
             return wrong("lateness_ms", format!("{} is below 0", self.lateness_ms));

@@ -39,3 +39,5 @@ pub mod run;
 pub mod source;
 #[cfg(feature = "stage")]
 pub mod wall;
+#[cfg(feature = "stage")]
+pub mod warmup;

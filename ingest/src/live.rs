@@ -30,6 +30,7 @@ use crate::rate::Allowance;
 use crate::session::{Missing, Plan, Tail};
 use crate::venue::{self, Market, Venue};
 use crate::wall::Wall;
+use crate::warmup::Source;
 use crate::watermark::Watermark;
 
 /// What a venue's task needs from its stage.
@@ -80,6 +81,21 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         out: out.clone(),
         stop: task.stop.clone(),
     };
+    let mut writer = writer;
+    let mut packer = packer_of(&task, &settings, ids);
+    let fresh = plan.symbols.iter().filter(|s| !plan.last_trades.contains_key(*s)).cloned().collect::<Vec<_>>();
+    if !fresh.is_empty() && !task.config.warmup.candles.is_empty() {
+        let (rest, config) = (plan.endpoints.rest.clone(), task.config.warmup.clone());
+        let source = Source { venue, market, rest, http: http.clone(), quota: quota.clone(), config };
+        let work = source.run(&fresh, wall.now(), &mut packer, &mut writer);
+        let stored = tokio::select! {
+            biased;
+            () = task.stop.cancelled() => return Ok(()),
+            // What is stored stays; the next start is no longer fresh only where trades are.
+            stored = work => stored?,
+        };
+        tracing::info!(venue = task.id, symbols = fresh.len(), candles = stored, "history");
+    }
     let sessions = venue.sessions(market, &plan);
     let links = sessions.len();
     let mut work = JoinSet::new();
@@ -112,8 +128,6 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         task.stop.clone(),
     ));
     drop(shared);
-    let packer = Packer::new(&task.id, task.partitions, task.config.pack_ticks_max, settings.wants_aggregates())
-        .with_venue_ids(ids == TradeIds::Unordered);
     let desk = Desk {
         writer,
         packer,
@@ -423,6 +437,11 @@ async fn instruments(
             () = tokio::time::sleep(Duration::from_millis(next_ms)) => {}
         }
     }
+}
+
+fn packer_of(task: &Task, settings: &VenueConfig, ids: TradeIds) -> Packer {
+    Packer::new(&task.id, task.partitions, task.config.pack_ticks_max, settings.wants_aggregates())
+        .with_venue_ids(ids == TradeIds::Unordered)
 }
 
 /// The venue's purses, with the configuration's own allowances.

@@ -224,6 +224,25 @@ impl Packer {
         }
     }
 
+    /// Closed candles of one symbol that were asked for, oldest first, read at `recv`.
+    pub fn history(&mut self, recv: Nanos, bars: &[event::Bar], out: &mut Vec<Raw>) {
+        self.flush(out);
+        let Some(first) = bars.first() else { return };
+        let at = self.place(&first.symbol);
+        let (p, scale) = (self.symbols[at].p, self.symbols[at].scale);
+        for some in bars.chunks(self.ticks_max) {
+            let mut pack = VenueBars::new(p, &self.venue, &first.symbol, scale);
+            let asked = |b: &event::Bar| VenueBar {
+                ts_ns: b.close_ts.unwrap_or(b.open_ts).0,
+                closed: true,
+                origin: Origin::Backfill,
+                ..bar(b, recv)
+            };
+            pack.items.extend(some.iter().map(asked));
+            out.push(Raw::Bars(pack));
+        }
+    }
+
     /// A gap, behind everything that came before it.
     pub fn gap(&mut self, missing: &Missing, out: &mut Vec<Raw>) {
         self.flush(out);
@@ -461,6 +480,9 @@ fn bar(b: &event::Bar, recv: Nanos) -> VenueBar {
         volume: Qty::new(b.volume_base.or(b.volume).unwrap_or_default()),
         // A venue that does not say so sends the bar again while it grows.
         closed: b.closed.unwrap_or(false),
+        quote_volume: b.volume_quote.map(Notional::new),
+        trades: b.trades,
+        origin: Origin::Live,
     }
 }
 

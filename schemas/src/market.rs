@@ -21,6 +21,9 @@ pub enum ClosedBy {
     Count,
     /// It is still forming (`preview.>` only).
     Open,
+    /// The venue's own candle from before we listened. It warms indicators and strategies, nothing is traded on it, and
+    /// what venues do not tell of it is 0: `buy_volume`, `buy_trades`.
+    History,
 }
 
 /// A final candle: append-only, one per (symbol, timeframe, open).

@@ -338,6 +338,13 @@ pub struct VenueBar {
     pub close: Price,
     pub volume: Qty,
     pub closed: bool,
+    /// Sum of price * size, where the venue tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quote_volume: Option<Notional>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trades: Option<u64>,
+    #[serde(default, skip_serializing_if = "Origin::is_live")]
+    pub origin: Origin,
 }
 
 /// A forced order that the venue reported.

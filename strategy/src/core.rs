@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::config::ConfigError;
-use schemas::market::{Candle, Indicators};
+use schemas::market::{Candle, ClosedBy, Indicators};
 use schemas::signal::{Signal, Stance};
 use schemas::subject::Tokens;
 use schemas::{Cause, Core, Fact, Fault, Listen, Nanos, Place, Version, WireError};
@@ -261,6 +261,9 @@ impl Slot {
         let bar = Bar::new(candle, outputs, &self.higher, !rule.higher_timeframe.is_empty());
         // Heard in any case, so that averages stay right; what follows decides only whether it is said.
         let opinion = self.voter.on_bar(&bar)?;
+        if candle.closed_by == ClosedBy::History {
+            return None;
+        }
         let whole = candle.complete || rule.trade_incomplete;
         let fresh = rule.stale_ns().is_none_or(|stale_ns| watermark_ns - candle.close_ns <= stale_ns);
         if !whole || !fresh {

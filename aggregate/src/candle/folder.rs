@@ -212,6 +212,11 @@ impl Folder {
         &self.bars
     }
 
+    /// A trade was folded.
+    pub fn started(&self) -> bool {
+        self.state.started
+    }
+
     /// Trades dropped as duplicates so far.
     pub fn duplicates(&self) -> u64 {
         self.state.duplicates
