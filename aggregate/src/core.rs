@@ -36,11 +36,16 @@ impl Listen for In {
         Ok(match Raw::hear(subject, payload)? {
             Some(Raw::Trades(trades)) => Some(Self::Trades(trades)),
             Some(Raw::Clock(clock)) => Some(Self::Clock(clock)),
-            Some(Raw::Bars(bars)) if bars.items.iter().any(|bar| !bar.origin.is_live()) => Some(Self::Bars(bars)),
+            Some(Raw::Bars(bars)) if tells_history(&bars) => Some(Self::Bars(bars)),
             Some(Raw::Gap(gap)) if gap.channel == Trades::KIND => Some(Self::Gap(gap)),
             _ => None,
         })
     }
+}
+
+/// Among the venue's own candles are some from before we listened.
+pub fn tells_history(bars: &VenueBars) -> bool {
+    bars.items.iter().any(|bar| !bar.origin.is_live())
 }
 
 /// What aggregate says.

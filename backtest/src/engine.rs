@@ -207,6 +207,7 @@ impl Engine {
         let (venue, p, opens) = match fact {
             Typed::Raw(Raw::Trades(f)) => (&f.venue, f.p, true),
             Typed::Raw(Raw::Gap(f)) => (&f.venue, f.p, f.channel == "trade"),
+            Typed::Raw(Raw::Bars(f)) => (&f.venue, f.p, aggregate::core::tells_history(f)),
             Typed::Raw(Raw::Clock(f)) => (&f.venue, f.p, false),
             Typed::Market(aggregate::core::Out::Candle(f)) => (&f.venue, f.p, false),
             Typed::Market(aggregate::core::Out::Indicators(f)) => (&f.venue, f.p, false),
@@ -278,6 +279,9 @@ impl Lane {
             Typed::Raw(Raw::Clock(clock)) => self.aggregate.handle(place, In::Clock(clock.clone()), out),
             Typed::Raw(Raw::Gap(gap)) if gap.channel == "trade" => {
                 self.aggregate.handle(place, In::Gap(gap.clone()), out)
+            }
+            Typed::Raw(Raw::Bars(bars)) if aggregate::core::tells_history(bars) => {
+                self.aggregate.handle(place, In::Bars(bars.clone()), out)
             }
             Typed::Market(market) => return self.think(place, market, &mut said.signals),
             _ => return Ok(()),

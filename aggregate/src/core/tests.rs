@@ -25,7 +25,7 @@ fn trades(symbol: &str, scale: Scale, items: &[Trade]) -> Trades {
     pack
 }
 
-/// `t SYMBOL MS PRICE SIZE[b|s] ID`, `clock MS`, `gap SYMBOL FROM TO|-`, parted by `|`.
+/// `t SYMBOL MS PRICE SIZE[b|s] ID`, `clock MS`, `gap SYMBOL FROM TO|-`, `past SYMBOL TF OPEN_MS PRICE`, parted by `|`.
 fn input(text: &str) -> In {
     let words: Vec<&str> = text.split_whitespace().collect();
     let ms = |w: &str| Nanos::from_ms(w.parse().unwrap());
@@ -55,6 +55,26 @@ fn input(text: &str) -> In {
             to_ns: (words[3] != "-").then(|| ms(words[3]).0),
             reason: "test".into(),
         }),
+        "past" => {
+            let close: Decimal = words[4].parse().unwrap();
+            let mut bars = VenueBars::new(1, VENUE, words[1], Scale::default());
+            bars.items.push(VenueBar {
+                ts_ns: ms(words[3]).0,
+                recv_ns: 0,
+                interval: words[2].into(),
+                open_ts_ns: ms(words[3]).0,
+                open: schemas::Price::new(close),
+                high: schemas::Price::new(close),
+                low: schemas::Price::new(close),
+                close: schemas::Price::new(close),
+                volume: Qty::new(7.into()),
+                closed: true,
+                quote_volume: None,
+                trades: Some(3),
+                origin: schemas::raw::Origin::Backfill,
+            });
+            In::Bars(bars)
+        }
         other => panic!("{other}"),
     }
 }
@@ -128,6 +148,37 @@ fn the_clock_closes_a_candle_once_the_watermark_is_past_its_end_and_the_grace() 
             A 1s 8000..9000 11 11 11 11 v1 b1 q11 n1 clock
         "#]],
     );
+}
+
+#[test]
+fn a_symbol_begins_with_the_venues_own_candles_in_order_and_only_before_its_first_trade() {
+    check(
+        "timeframes = [\"1s\", \"1m\"]\nindicator_timeframes = [\"1m\"]\npreview_timeframes = []\n",
+        "past A 1m 60000 10 | past A 1m 0 9 | past A 1m 60000 10 | past A 1m 120000 11 | past A 5m 0 10 \
+         | past A 1m 180500 10 | t A 190000 12 1b 1 | past A 1m 180000 12 | t A 191000 12 1b 2",
+        expect![[r#"
+            A 1m 60000..120000 10 10 10 10 v7 b0 q0 n3 history
+            A 1m indicators 4 complete=true
+            A 1m 120000..180000 11 11 11 11 v7 b0 q0 n3 history
+            A 1m indicators 7 complete=true
+            A 1s 190000..191000 12 12 12 12 v1 b1 q12 n1 trade incomplete
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_known_of_history_outlives_a_restart() {
+    let config = "timeframes = [\"1m\"]\n";
+    let mut before = core(config);
+    let mut out = Vec::new();
+    before.handle(&Place::new("RAW", 1), input("past A 1m 60000 10"), &mut out).unwrap();
+    let mut after = core(config);
+    after.restore(&before.save()).unwrap();
+    out.clear();
+    after.handle(&Place::new("RAW", 2), input("past A 1m 60000 10"), &mut out).unwrap();
+    assert_eq!(out, []);
+    after.handle(&Place::new("RAW", 3), input("past A 1m 120000 10"), &mut out).unwrap();
+    assert_eq!(out.len(), 1);
 }
 
 #[test]
