@@ -2,6 +2,7 @@
 
 pub mod exit;
 
+pub mod feed_cmd;
 pub mod grow;
 pub mod init;
 pub mod nats_server;

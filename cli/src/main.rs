@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cli::{
-    audit, backtest_cmd, batch, config_cmd, decode, desk_cmd, doctor, exit, export, grow, import, init, parity,
-    records, replay, status, stop, sweep_cmd, tap, task_cmd, top, up, why,
+    audit, backtest_cmd, batch, config_cmd, decode, desk_cmd, doctor, exit, export, feed_cmd, grow, import, init,
+    parity, records, replay, status, stop, sweep_cmd, tap, task_cmd, top, up, why,
 };
 
 /// A trading pipeline over NATS JetStream.
@@ -49,6 +49,8 @@ enum Command {
     Tap(tap::Args),
     /// One payload from stdin (MessagePack) as JSON
     Decode(decode::Args),
+    /// A running venue feed: what it carries, and changes to it
+    Feed(feed_cmd::Args),
     /// Put a recording, a file of trades or an export into streams
     Import(import::Args),
     /// Streams as Parquet files, complete and typed
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
         Command::Stop(args) => stop::run(args, data, json),
         Command::Tap(args) => tap::run(args, data, json),
         Command::Decode(args) => decode::run(args),
+        Command::Feed(args) => feed_cmd::run(args, data, json),
         Command::Import(args) => import::run(args, data, json),
         Command::Export(args) => export::run(args, data, json),
         Command::Normalize(args) => batch::normalize(args),

@@ -172,6 +172,8 @@ fn config(ws: u16, rest: u16) -> Config {
     config.link.backoff_first_ms = 20;
     config.link.backoff_max_ms = 100;
     config.session.request_spacing_ms = 10;
+    // The toy has no history.
+    config.warmup.candles.clear();
     let venue = config.venues.get_mut(VENUE).unwrap();
     venue.ws_url = format!("ws://127.0.0.1:{ws}");
     venue.rest_url = format!("http://127.0.0.1:{rest}");

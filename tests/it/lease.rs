@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use aggregate::core::AggregateCore;
 use anyhow::Context;
-use nats::{Bus, Config, Layout, Writer, kv};
+use nats::{Bus, Config, Layout, Writer};
 use schemas::fixed::{PriceM, QtyM};
 use schemas::raw::{Clock, Trade, Trades};
 use schemas::subject::{partition, stream};
@@ -21,6 +21,7 @@ use schemas::{Fact, Nanos, Scale, Side, Version};
 use strategy::core::StrategyCore;
 use tests::cluster::Cluster;
 use tests::fleet::Fleet;
+use tests::standby::holder;
 use tests::{stored, wait_for};
 use tokio::task::JoinHandle;
 
@@ -182,13 +183,6 @@ impl Floor {
         });
         Ok(Feed { stop, steps, feeding })
     }
-}
-
-/// The instance that holds a lease.
-async fn holder(bus: &Bus, key: &str) -> anyhow::Result<Option<String>> {
-    let Some(entry) = kv::get(bus, stream::KV_LEASE, key).await? else { return Ok(None) };
-    let entry: serde_json::Value = rmp_serde::from_slice(&entry.value)?;
-    Ok(Some(entry["id"].as_str().context("no id")?.to_owned()))
 }
 
 struct Feed {

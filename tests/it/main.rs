@@ -13,6 +13,7 @@ mod fold;
 mod gateway;
 mod goldens;
 mod halt;
+mod feeds;
 mod ingest;
 mod lease;
 mod ledger;

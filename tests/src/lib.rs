@@ -18,6 +18,7 @@ pub mod compare;
 pub mod chaos;
 pub mod command;
 pub mod soak;
+pub mod standby;
 
 use std::future::Future;
 use std::io::{BufRead, BufReader};

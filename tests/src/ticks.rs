@@ -15,6 +15,7 @@ use crate::stored;
 pub struct Ticks {
     /// Id and event time in nanoseconds, by symbol.
     trades: BTreeMap<String, Vec<(u64, i64)>>,
+    backfilled: usize,
     gaps: Vec<Gap>,
 }
 
@@ -25,6 +26,7 @@ impl Ticks {
             if subject.contains(".trade.") {
                 let pack = Trades::decode(&payload)?;
                 let trades = pack.iter().map(|trade| (trade.id, trade.ts.0)).collect::<Vec<_>>();
+                ticks.backfilled += if pack.origin.is_live() { 0 } else { trades.len() };
                 ticks.trades.entry(pack.symbol).or_default().extend(trades);
             } else if subject.contains(".gap.") {
                 ticks.gaps.push(Gap::decode(&payload)?);
@@ -38,6 +40,11 @@ impl Ticks {
     }
     pub fn trades(&self) -> usize {
         self.trades.values().map(Vec::len).sum()
+    }
+
+    /// Trades that were asked for afterwards.
+    pub fn backfilled(&self) -> usize {
+        self.backfilled
     }
 
     /// Holes in the ids that a gap of trades tells.

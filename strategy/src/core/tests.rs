@@ -103,6 +103,22 @@ fn a_bar_that_was_not_seen_whole_warms_up_and_says_nothing() {
 }
 
 #[test]
+fn bars_from_before_we_listened_warm_up_and_say_nothing() {
+    let mut inputs = candles();
+    for input in &mut inputs[..6] {
+        let In::Candle(candle) = input else { unreachable!() };
+        candle.closed_by = ClosedBy::History;
+    }
+    check(
+        &told(&mut only("ema_cross", FAST), inputs),
+        expect![[r#"
+        ema_cross Short at 7 until 9 by AGG_BINANCE_3:7:0: EMA1 7 has stayed below EMA2 7.51234568
+        ema_cross Short at 8 until 10 by AGG_BINANCE_3:8:0: EMA1 6 has stayed below EMA2 6.50411523
+    "#]],
+    );
+}
+
+#[test]
 fn a_bar_far_behind_the_newest_one_says_nothing() {
     let mut newer = candle(100, "5");
     newer.symbol = "ETHUSDT".into();

@@ -5,29 +5,18 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Context;
-use nats::{Bus, Layout};
+use nats::Layout;
 use schemas::subject::stream;
 use tests::cluster::Cluster;
 use tests::fleet::Fleet;
-use tests::ticks::{Ticks, newest_trade};
+use tests::standby::{goes_on, working};
+use tests::ticks::Ticks;
 use tests::venue::Venues;
 use tests::{program, wait_for};
 
-use super::{BOUND, VENUE, holder};
+use super::{BOUND, VENUE};
 
 const ROUNDS: usize = 3;
-
-/// The instance that holds the venue's lease, by its process and its own id.
-async fn working(fleet: &Fleet, bus: &Bus) -> anyhow::Result<(u32, String)> {
-    wait_for("a holder", BOUND, || async {
-        let id = holder(bus, &nats::lease::task_key("ingest", VENUE)).await.ok()??;
-        // It logs its id when it begins to compete.
-        let pid = fleet.pids("ingest").into_iter().find(|pid| fleet.log(*pid).contains(&id))?;
-        Some((pid, id))
-    })
-    .await
-    .with_context(|| fleet.logs())
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_of_a_live_feed_takes_over_within_seconds_and_no_trade_is_missing() -> anyhow::Result<()> {
@@ -43,15 +32,7 @@ async fn a_standby_of_a_live_feed_takes_over_within_seconds_and_no_trade_is_miss
         let mut fleet = Fleet::new(servers.dir(), &config, vec!["--partitions".into(), "2".into()], env);
         fleet.spawn_with("ingest", &["--lease"])?;
         fleet.spawn_with("ingest", &["--lease"])?;
-        let goes_on = async |fleet: &Fleet| {
-            let stood = newest_trade(&bus, VENUE).await?;
-            wait_for("its trades to go on", BOUND, || async {
-                (newest_trade(&bus, VENUE).await.ok()? > stood).then_some(())
-            })
-            .await
-            .with_context(|| fleet.logs())
-        };
-        goes_on(&fleet).await?;
+        goes_on(&fleet, &bus, VENUE).await?;
         wait_for("tapeline status to show who stands by", BOUND, || async {
             let mut status = Command::new(program("tapeline").ok()?);
             let shown = status.arg("status").envs(servers.env_direct("operator")).output().ok()?;
@@ -60,16 +41,16 @@ async fn a_standby_of_a_live_feed_takes_over_within_seconds_and_no_trade_is_miss
         .await?;
         let mut took_ms = Vec::new();
         for round in 0..ROUNDS {
-            let (doomed, before) = working(&fleet, &bus).await?;
+            let (doomed, before) = working(&fleet, &bus, VENUE).await?;
             let killed = Instant::now();
             if nodes > 1 && round > 0 {
                 let lease = servers.leader(&bus, &nats::kv::stream(stream::KV_LEASE)).await?;
                 servers.kill9(lease.context("the leases have a leader")?)?;
             }
             fleet.kill9_one(doomed)?;
-            goes_on(&fleet).await?;
+            goes_on(&fleet, &bus, VENUE).await?;
             took_ms.push(killed.elapsed().as_millis());
-            assert_ne!(working(&fleet, &bus).await?.1, before);
+            assert_ne!(working(&fleet, &bus, VENUE).await?.1, before);
             fleet.spawn_with("ingest", &["--lease"])?;
             wait_for("every node to be back", BOUND, || async { servers.unhealthy().await.is_empty().then_some(()) })
                 .await?;

@@ -7,11 +7,13 @@ use clap::Parser;
 use tests::chaos::{Options, Report, run};
 use tests::command::{self, Common};
 use tests::session::{Reference, Session};
+use tests::standby;
 
 const EXAMPLES: &str = "Examples:
   chaos                                     a minute against one server, with a seed of its own
   chaos --nodes 3 --seed 7                  the same strikes as every run with seed 7, against a cluster
   chaos --kills 1000 --seconds 3600 --json  the long run, for scripts
+  chaos --standby 10                        a live feed's holder killed every 30 s for ten minutes
 Exit codes: 0 equal byte for byte, 1 a difference (both facts are printed) or a failure, 2 usage.";
 
 /// Kills, freezes, doubles and disconnects every stage and nats-server over a recorded session; every stream must be
@@ -34,6 +36,15 @@ struct Args {
     /// Mean pause between two strikes in milliseconds
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pause_ms: u64,
+    /// Instead: a live feed with a standby, whose holder is killed again and again for so many minutes
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=1440))]
+    standby: Option<u64>,
+    /// Seconds between two kills of the standby run
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=3600))]
+    every_seconds: u64,
+    /// Venue of the standby run, one whose trade ids rise by one
+    #[arg(long, default_value = "binance")]
+    venue: String,
     /// Lines of the recording, about 120 a recorded second
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1_000..=99_574))]
     lines: u32,
@@ -51,6 +62,9 @@ fn main() -> ExitCode {
 
 async fn chaos(args: &Args) -> anyhow::Result<()> {
     let seed = args.common.seed();
+    if let Some(minutes) = args.standby {
+        return standby(args, seed, minutes).await;
+    }
     let options = Options {
         seed,
         nodes: args.nodes.parse()?,
@@ -82,6 +96,35 @@ async fn chaos(args: &Args) -> anyhow::Result<()> {
         eprintln!("{difference}");
     }
     ensure!(report.differences == 0, "{} differences; again: --seed {seed} --nodes {}", report.differences, args.nodes);
+    Ok(())
+}
+
+async fn standby(args: &Args, seed: u64, minutes: u64) -> anyhow::Result<()> {
+    eprintln!("standby: --seed {seed} --venue {}", args.venue);
+    let options = standby::Options { venue: args.venue.clone(), seed, minutes, every_s: args.every_seconds };
+    let bar = command::bar(minutes * 60 / args.every_seconds, "{pos} kills")?;
+    let report = standby::run(&options, |kills| bar.set_position(kills)).await;
+    bar.finish_and_clear();
+    let report = report?;
+    args.common.report(&report, |report| {
+        let took = &report.takeover_ms;
+        println!(
+            "{} kills of the holder; {} trades of {} symbols, {} of them fetched afterwards, {} holes told; takeover {} to \
+             {} ms; {} missing or doubled",
+            report.kills,
+            report.trades,
+            report.symbols,
+            report.backfilled,
+            report.told_holes,
+            took.iter().min().unwrap_or(&0),
+            took.iter().max().unwrap_or(&0),
+            report.trouble.len()
+        );
+    })?;
+    for trouble in &report.trouble {
+        eprintln!("{trouble}");
+    }
+    ensure!(report.trouble.is_empty(), "trades are missing or doubled; again: --seed {seed} --standby {minutes}");
     Ok(())
 }
 
