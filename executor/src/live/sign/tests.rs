@@ -20,6 +20,7 @@ use super::{
     Credentials, Query, Secret, SignError, binance, coinbase, deribit, htx, mexc, okx, percent_encode, utc_ms, utc_s,
 };
 
+mod fuzz;
 mod vectors;
 
 // Another library's reading of the times that are signed.
