@@ -7,6 +7,7 @@
 //! * `venue.rs` is what the core sees: it notes what is under way and turns stored reports into its own.
 //! * `state.rs` decides what to ask next: data in, data out.
 //! * `binance.rs` is one venue's words: requests and signatures out, replies in.
+//! * `sign.rs` signs for every venue, also for those that no protocol speaks to so far.
 //! * `caller.rs` is the shell: it reads the journal, asks, and stores what it heard before anything is made of it.
 //!
 //! Adding a venue is a file with a [`Protocol`] and its line in [`PROTOCOLS`].
@@ -17,7 +18,10 @@ use schemas::desk::{Order, OrderKind};
 use schemas::exec::Liquidity;
 use schemas::{Notional, Price, Qty, Side};
 
+use self::sign::Secret;
+
 pub mod binance;
+pub mod sign;
 pub mod state;
 pub mod venue;
 
@@ -203,7 +207,7 @@ pub struct Reply {
 #[derive(Clone, PartialEq)]
 pub struct Keys {
     pub key: String,
-    pub secret: String,
+    pub secret: Secret,
 }
 
 impl fmt::Debug for Keys {
@@ -220,7 +224,7 @@ impl Keys {
     }
     /// A text without them: a server may echo what it was sent.
     pub fn scrub(&self, text: &str) -> String {
-        text.replace(&self.key, "***").replace(&self.secret, "***")
+        text.replace(&self.key, "***").replace(self.secret.reveal(), "***")
     }
 }
 
@@ -245,7 +249,7 @@ mod tests {
     use crate::tape::order;
 
     fn keys() -> Keys {
-        Keys { key: "the-key".into(), secret: "the-secret".into() }
+        Keys { key: "the-key".into(), secret: Secret::new("the-secret") }
     }
 
     #[test]

@@ -11,15 +11,12 @@
 //! a refusal of duplicates. What counts is `recvWindow`: a request that arrives later than that behind its timestamp is
 //! refused with -1021.
 
-use std::fmt::Write as _;
-
-use hmac::{Hmac, KeyInit, Mac};
 use schemas::desk::{Order, OrderKind, TimeInForce};
 use schemas::exec::Liquidity;
 use schemas::{Notional, Price, Qty, Side};
 use serde::Deserialize;
-use sha2::Sha256;
 
+use super::sign::{self, Query};
 use super::{Answer, Ask, Keys, Protocol, Reply, Request, Status, Trade, View, supported};
 
 /// See the module.
@@ -75,9 +72,9 @@ impl Protocol for Usdm {
             }
         };
         query.add("recvWindow", &recv_window_ms.to_string()).add("timestamp", &timestamp_ms.to_string());
-        let signature = sign(&keys.secret, &query.0);
+        let signature = sign::binance::hmac(&keys.secret, query.as_str());
         query.add("signature", &signature);
-        Request { method, path, query: query.0, key_header: Some("X-MBX-APIKEY") }
+        Request { method, path, query: query.into_string(), key_header: Some(sign::binance::KEY_HEADER) }
     }
 
     fn answer(&self, ask: &Ask, reply: &Reply) -> Answer {
@@ -138,38 +135,6 @@ fn new_order(order: &Order, query: &mut Query) {
         query.add("reduceOnly", "true");
     }
     query.add("newClientOrderId", &order.id).add("newOrderRespType", "RESULT");
-}
-
-/// `a=1&b=2`; names and values are percent-encoded before they are signed.
-#[derive(Default)]
-struct Query(String);
-
-impl Query {
-    fn add(&mut self, key: &str, value: &str) -> &mut Self {
-        if !self.0.is_empty() {
-            self.0.push('&');
-        }
-        self.0.push_str(key);
-        self.0.push('=');
-        for byte in value.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                self.0.push(byte as char);
-            } else {
-                let _ = write!(self.0, "%{byte:02X}"); // a String takes every write
-            }
-        }
-        self
-    }
-}
-
-/// HMAC-SHA256 of the payload in hex.
-fn sign(secret: &str, payload: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("Invariant: HMAC takes a key of any length");
-    mac.update(payload.as_bytes());
-    mac.finalize().into_bytes().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}"); // a String takes every write
-        hex
-    })
 }
 
 #[derive(Deserialize)]
@@ -268,10 +233,11 @@ fn trades(venue_order_id: &str, body: &str) -> Result<Answer, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::sign::Secret;
     use crate::tape::order;
 
     fn keys() -> Keys {
-        Keys { key: "k".into(), secret: "s".into() }
+        Keys { key: "k".into(), secret: Secret::new("s") }
     }
     fn reply(status: u16, body: &str) -> Reply {
         Reply { status, retry_after_s: Some(3), body: body.into() }
@@ -284,32 +250,12 @@ mod tests {
     }
 
     #[test]
-    fn the_venues_published_signatures_come_out() {
-        let Some(root) = schemas::fixtures::root() else { return };
-        let text = std::fs::read_to_string(root.join("fixtures/venues/binance/signing_vectors.json")).expect("vectors");
-        let vectors: Vec<serde_json::Value> = serde_json::from_str(&text).expect("json");
-        let hmac: Vec<_> = vectors.iter().filter(|v| v["scheme"] == "hmac_sha256_hex").collect();
-        assert_eq!(hmac.len(), 3);
-        for vector in hmac {
-            let word = |key: &str| vector[key].as_str().expect("text");
-            assert_eq!(sign(word("secret"), word("payload")), word("expected_signature"), "{}", word("name"));
-        }
-    }
-
-    #[test]
-    fn a_symbol_outside_ascii_is_encoded_before_it_is_signed_as_published() {
-        let mut query = Query::default();
-        query.add("symbol", "１２３４５６").add("side", "BUY");
-        assert_eq!(query.0, "symbol=%EF%BC%91%EF%BC%92%EF%BC%93%EF%BC%94%EF%BC%95%EF%BC%96&side=BUY");
-    }
-
-    #[test]
     fn orders_go_out_in_the_venues_words_with_our_id_and_the_attempts_timestamp() {
         let of = |text: &str| {
             let ask = Ask::Place { order: Box::new(order(text)), timestamp_ms: 1 };
             let request = Usdm.request(&ask, &keys(), 1_499_827_319_559, 3_000);
             let (signed, signature) = request.query.split_once("&signature=").unwrap();
-            assert_eq!(sign("s", signed), signature);
+            assert_eq!(sign::binance::hmac(&keys().secret, signed), signature);
             (request.method, request.path, signed.replace("&recvWindow=3000&timestamp=1499827319559", " ok"))
         };
         let said = |query: &str| ("POST", "/fapi/v1/order", query.to_owned());

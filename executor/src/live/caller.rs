@@ -17,6 +17,7 @@ use schemas::subject::stream;
 use schemas::{Fact, Place};
 use tokio_util::sync::CancellationToken;
 
+use super::sign::Secret;
 use super::state::{State, Step};
 use super::{Answer, Ask, Keys, Protocol, Reply, protocol};
 use crate::config::{Config, LiveConfig};
@@ -51,7 +52,7 @@ impl Caller {
         for (id, venue) in &config.live.venues {
             let protocol = protocol(id).with_context(|| format!("no live venue {id}"))?;
             let [key, secret] = Keys::variables(id).map(|name| variable(&name));
-            let keys = Keys { key: key?, secret: secret? };
+            let keys = Keys { key: key?, secret: Secret::new(secret?) };
             let bound = Duration::from_millis(u64::from(config.live.request_timeout_ms));
             let mut builder = reqwest::Client::builder()
                 .user_agent(concat!("tapeline/", env!("CARGO_PKG_VERSION")))
