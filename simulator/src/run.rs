@@ -82,8 +82,8 @@ impl Options {
         if self.symbols.is_empty() && self.recording.is_none() {
             bail!("at least one symbol is needed");
         }
-        if self.symbols.len() > 200 {
-            bail!("at most 200 symbols, not {}", self.symbols.len());
+        if self.symbols.len() > 1000 {
+            bail!("at most 1000 symbols, not {}", self.symbols.len());
         }
         if let Speed::Factor(factor) = self.speed
             && !(factor > 0.0 && factor <= 100_000.0)

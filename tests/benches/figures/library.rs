@@ -10,7 +10,7 @@ use aggregate::config::Config as AggregateConfig;
 use aggregate::core::{AggregateCore, In};
 use aggregate::indicator::{Ohlcv, Set};
 use anyhow::{Context, ensure};
-use ingest::event::Event;
+use ingest::event::{Event, Frame};
 use ingest::pack::Packer;
 use schemas::core::{Core, Listen, Place};
 use schemas::raw::{PACK_MAX, Trades};
@@ -317,7 +317,7 @@ pub fn decode(report: &mut Report) -> anyhow::Result<()> {
         let mut bytes = 0usize;
         for (i, frame) in frames.iter().enumerate() {
             let recv = Nanos(i as i64);
-            venue.decode(market, frame, &mut events);
+            venue.decode(market, Frame::Text(frame), &mut events);
             for event in events.drain(..) {
                 packer.take(recv, &event, &mut facts);
             }

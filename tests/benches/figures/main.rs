@@ -9,6 +9,7 @@ mod library;
 mod market;
 mod method;
 mod pipeline;
+mod venues;
 
 use anyhow::{bail, ensure};
 use method::Report;
@@ -25,6 +26,9 @@ const PARTS: &[(&str, Part)] = &[
     ("aggregate", bus::aggregate),
     ("ingest", pipeline::ingest),
     ("flood", flood::flood),
+    ("venues", venues::decode),
+    ("sustained", venues::sustained),
+    ("symbols", venues::memory),
     ("latency", pipeline::latency),
     ("catchup", pipeline::catch_up),
     ("kill", pipeline::kill_switch),
