@@ -1,6 +1,8 @@
 //! REST requests of sessions.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -12,9 +14,16 @@ use crate::venue::{Method, Request};
 /// The largest answer that is read: an instrument list is some 10 MiB.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
-/// Shared by all connections of a venue.
+/// Answers that are kept, and for how long: lists that hardly change and that several ask for.
+const KEPT_MAX: usize = 8;
+const KEPT_FOR: Duration = Duration::from_secs(60);
+
+/// Shared by all connections of a venue: one pool, and the answers that are kept.
 #[derive(Clone, Debug)]
-pub struct Client(reqwest::Client);
+pub struct Client(reqwest::Client, Arc<Mutex<Kept>>);
+
+/// By address, path and body: when it came, and what.
+type Kept = BTreeMap<String, (Instant, HttpAnswer)>;
 
 impl Client {
     pub fn new(timeout_ms: u64, proxy: Option<&Proxy>) -> anyhow::Result<Self> {
@@ -25,7 +34,7 @@ impl Client {
         if let Some(proxy) = proxy {
             builder = builder.proxy(proxy.for_http()?);
         }
-        Ok(Self(builder.build().context("make the http client")?))
+        Ok(Self(builder.build().context("make the http client")?, Arc::default()))
     }
 
     /// Within the quota, which hears what the venue answers. `base`: scheme and host.
@@ -33,6 +42,25 @@ impl Client {
         quota.spend(request.bucket, request.weight).await.map_err(|e| causes(&e))?;
         let answer = self.send(base, request, quota.used_header(request.bucket)).await?;
         quota.answered(request, &answer).await.map_err(|e| causes(&e))?;
+        Ok(answer)
+    }
+
+    /// Like [`Client::ask`], from what is kept where it is young enough: for what the venue hardly changes.
+    pub async fn ask_static(&self, base: &str, request: &Request, quota: &Quota) -> HttpResult {
+        let key = format!("{base}{} {}", request.path, request.body);
+        let kept = || self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some((_, answer)) = kept().get(&key).filter(|(at, _)| now - *at < KEPT_FOR) {
+            return Ok(answer.clone());
+        }
+        let answer = self.ask(base, request, quota).await?;
+        if answer.status == 200 {
+            let mut kept = kept();
+            kept.retain(|_, (at, _)| now - *at < KEPT_FOR);
+            if kept.len() < KEPT_MAX {
+                kept.insert(key, (now, answer.clone()));
+            }
+        }
         Ok(answer)
     }
 

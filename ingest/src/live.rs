@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use nats::telemetry::TaskStats;
 use nats::{Bus, Message, Writer, kv, leader};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use schemas::raw::{Clock, Raw, Trades};
 use schemas::subject::{self, stream};
 use schemas::{Fact, Instrument, Nanos};
@@ -138,6 +140,7 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         whole: vec![false; links],
         heard: vec![Nanos(i64::MIN); links],
         symbols: carried,
+        delays: Delays::new(&task.metrics, &task.id),
         period: Duration::from_millis(task.config.clock_period_ms as u64),
         stats: task.stats,
         stop: task.stop,
@@ -231,6 +234,7 @@ struct Desk {
     whole: Vec<bool>,
     heard: Vec<Nanos>,
     symbols: watch::Receiver<Vec<String>>,
+    delays: Delays,
     period: Duration,
     stats: Arc<TaskStats>,
     stop: CancellationToken,
@@ -308,11 +312,16 @@ impl Desk {
     }
 
     fn take(&mut self, batch: Batch, facts: &mut Vec<Raw>) {
+        let mut sampled = false;
         for out in batch.out {
             match out {
                 Out::Event { recv, event } => {
+                    self.delays.oldest.get_or_insert(recv);
                     if let Some((_, Some(ts))) = subject_of(&event) {
                         self.watermark.observe(ts, recv);
+                        if !std::mem::replace(&mut sampled, true) {
+                            self.delays.read(ts, recv);
+                        }
                     }
                     self.packer.take(recv, &event, facts);
                 }
@@ -376,7 +385,60 @@ impl Desk {
             let seq = self.writer.push(subject, payload).await?;
             self.stats.said(seq);
         }
-        Ok(self.writer.drain().await?)
+        self.writer.drain().await?;
+        self.delays.stored(&self.wall);
+        Ok(())
+    }
+}
+
+/// How long ticks are on their way to us, and from us to the store.
+struct Delays {
+    of_venue: Histogram,
+    of_store: Histogram,
+    shortest: Gauge,
+    /// The least delay since then, in milliseconds.
+    least: Option<(Nanos, i64)>,
+    /// When the oldest event was read that is not stored.
+    oldest: Option<Nanos>,
+}
+
+/// How long the least delay is looked for.
+const LEAST_NS: i64 = 60 * Nanos::PER_SECOND;
+
+impl Delays {
+    fn new(metrics: &Metrics, venue: &str) -> Self {
+        let label = crate::metrics::Venue { task: venue.to_owned() };
+        Self {
+            of_venue: metrics.delay.get_or_create(&label).clone(),
+            of_store: metrics.stored.get_or_create(&label).clone(),
+            shortest: metrics.shortest.get_or_create(&label).clone(),
+            least: None,
+            oldest: None,
+        }
+    }
+
+    fn read(&mut self, ts: Nanos, recv: Nanos) {
+        let delay_ns = recv - ts;
+        // The venue's clock may be ahead of ours.
+        self.of_venue.observe(delay_ns.max(0) as f64 / Nanos::PER_MS as f64);
+        let ms = delay_ns.div_euclid(Nanos::PER_MS);
+        self.least = match self.least {
+            Some((since, least)) if recv - since < LEAST_NS => Some((since, least.min(ms))),
+            Some((_, least)) => {
+                self.shortest.set(least);
+                Some((recv, ms))
+            }
+            None => {
+                self.shortest.set(ms);
+                Some((recv, ms))
+            }
+        };
+    }
+
+    fn stored(&mut self, wall: &Wall) {
+        if let Some(oldest) = self.oldest.take() {
+            self.of_store.observe((wall.now() - oldest).max(0) as f64 / Nanos::PER_MS as f64);
+        }
     }
 }
 
@@ -461,7 +523,7 @@ async fn listed(
 ) -> Result<Vec<Instrument>, String> {
     let mut found = Vec::new();
     for request in venue.instrument_requests(market, symbols) {
-        let answer = http.ask(rest, &request, quota).await?;
+        let answer = http.ask_static(rest, &request, quota).await?;
         if answer.status != 200 {
             let start: String = answer.body.chars().take(200).collect();
             return Err(format!("{}: status {}: {start}", request.path, answer.status));

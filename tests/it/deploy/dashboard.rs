@@ -96,6 +96,7 @@ async fn every_metric_of_the_dashboard_is_exported_by_a_real_stage() -> anyhow::
     for line in exported.lines() {
         match line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
             Some((name, "counter")) => there.insert(format!("{name}_total")),
+            Some((name, "histogram")) => there.insert(format!("{name}_bucket")),
             Some((name, _)) => there.insert(name.to_owned()),
             None => true,
         };
