@@ -10,7 +10,7 @@ use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 
 mod decode;
-mod rest;
+pub mod rest;
 mod session;
 pub mod user;
 

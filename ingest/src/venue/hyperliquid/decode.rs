@@ -334,7 +334,11 @@ fn error(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     let message: String = parse(data)?;
     let asked = message.find('{').and_then(|at| serde_json::from_str::<Subscription>(&message[at..]).ok());
     let method = if message.contains("unsubscribe") { "unsubscribe" } else { "subscribe" };
-    let id = asked.map(|asked| request_id(method, &asked.topic()));
+    let mut id = asked.map(|asked| request_id(method, &asked.topic()));
+    // Then it is as it was asked for: nothing is missing.
+    if message.starts_with("Already ") {
+        out.extend(id.take().map(|id| Event::Control(Control::Ack { id })));
+    }
     out.push(Event::Error { code: None, message, id });
     Ok(())
 }

@@ -278,13 +278,22 @@ fn an_answer_names_the_request_and_an_error_the_channel_that_it_is_about() {
         "unsubscribe @107@l2Book"
     );
     assert_eq!(ack("subscribe", json!({ "type": "userFills", "user": "0xa" })), "subscribe 0xa@userFills");
-    let error = |data: &str| match &events(&json!({ "channel": "error", "data": data }).to_string())[..] {
-        [Event::Error { id, code: None, message }] if message == data => id.clone(),
-        other => panic!("{other:?}"),
+    let error = |data: &str| events(&json!({ "channel": "error", "data": data }).to_string());
+    let refusal = |message: &str, id: Option<&str>| Event::Error {
+        code: None,
+        message: message.to_owned(),
+        id: id.map(str::to_owned),
     };
-    assert_eq!(error(r#"Already subscribed: {"type":"trades","coin":"BTC"}"#).as_deref(), Some("subscribe BTC@trades"));
-    assert_eq!(error(r#"Already unsubscribed: {"type":"bbo","coin":"BTC"}"#).as_deref(), Some("unsubscribe BTC@bbo"));
-    assert_eq!(error("Too many messages"), None);
+    let unknown = r#"Invalid subscription {"type":"trades","coin":"NOPE"}"#;
+    assert_eq!(error(unknown), [refusal(unknown, Some("subscribe NOPE@trades"))]);
+    assert_eq!(error("Too many messages"), [refusal("Too many messages", None)]);
+    // What is as it was asked for is no refusal.
+    for (message, id) in [
+        (r#"Already subscribed: {"type":"candle","interval":"30m","coin":"UNI"}"#, "subscribe UNI@candle.30m"),
+        (r#"Already unsubscribed: {"type":"bbo","coin":"BTC"}"#, "unsubscribe BTC@bbo"),
+    ] {
+        assert_eq!(error(message), [Event::Control(Control::Ack { id: id.to_owned() }), refusal(message, None)]);
+    }
     assert_eq!(events(r#"{"channel":"pong"}"#), [Event::Control(Control::Pong)]);
     let post = r#"{"channel":"post","data":{"id":3,"response":{"type":"error","payload":"nonce too low"}}}"#;
     assert!(
