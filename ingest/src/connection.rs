@@ -100,6 +100,16 @@ pub enum BookSource {
     Ask(Call),
 }
 
+/// The trades that a lost frame may have held.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lost {
+    Nothing,
+    /// Of this symbol.
+    Of(String),
+    /// Of any symbol.
+    Any,
+}
+
 /// What a refusal means for the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
@@ -130,10 +140,10 @@ pub trait Protocol: Send {
     fn subscribe(&mut self, ids: &mut Ids, topics: &[Topic], on: bool) -> Vec<Call>;
     /// Reads one frame.
     fn decode(&mut self, frame: Frame<'_>, out: &mut Vec<Event>);
-    /// Whether a frame that was not understood may have held trades, where their ids do not show a hole: then the venue is
+    /// The trades that a frame which was not understood may have held, where their ids do not show a hole: then the venue is
     /// asked for them again.
-    fn may_hold_trades(&self, _frame: Frame<'_>) -> bool {
-        false
+    fn lost_trades(&self, _frame: Frame<'_>) -> Lost {
+        Lost::Nothing
     }
     /// The request that answers [`Control::TestRequest`].
     fn test(&mut self, _ids: &mut Ids) -> Option<Call> {
@@ -463,8 +473,10 @@ impl<P: Protocol> Session for Connection<P> {
                 Event::Control(control) => self.control(now, control, out),
                 Event::Malformed(reason) => {
                     out.push(Action::Dead { reason });
-                    if self.protocol.may_hold_trades(frame) {
-                        self.feed.doubt_trades(&mut wants);
+                    match self.protocol.lost_trades(frame) {
+                        Lost::Nothing => {}
+                        Lost::Of(symbol) => self.feed.doubt_trades(Some(&symbol), &mut wants),
+                        Lost::Any => self.feed.doubt_trades(None, &mut wants),
                     }
                 }
                 Event::Error { code, message, id } => self.refused(now, code, &message, id, out),

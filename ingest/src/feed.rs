@@ -242,13 +242,13 @@ impl Feed {
         }
     }
 
-    /// A frame was lost that may have held trades. Consecutive ids show it by themselves; others do not, so that the venue is
+    /// A frame was lost that may have held trades, of one symbol or of any. Consecutive ids show it by themselves; others do not, so that the venue is
     /// asked.
-    pub fn doubt_trades(&mut self, wants: &mut Vec<Want>) {
+    pub fn doubt_trades(&mut self, of: Option<&str>, wants: &mut Vec<Want>) {
         if self.ids == TradeIds::Consecutive || !self.recover {
             return;
         }
-        for (name, s) in &mut self.symbols {
+        for (name, s) in self.symbols.iter_mut().filter(|(name, _)| of.is_none_or(|of| of == name.as_str())) {
             if let Trades::Following { last, sure: true } = s.trades {
                 s.trades = filling(last, Vec::new());
                 wants.push(Want::Trades { symbol: name.clone(), after: last });

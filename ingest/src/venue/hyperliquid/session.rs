@@ -7,7 +7,7 @@ use serde_json::json;
 use super::decode::{self, request_id};
 use super::rest;
 use crate::book::Rule;
-use crate::connection::{BookSource, Call, Carries, Connection, Ids, Pace, Protocol, Topic, cut};
+use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Pace, Protocol, Topic, cut};
 use crate::event::{Control, Event, Frame, Symbol, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
@@ -74,6 +74,12 @@ fn subscription(topic: &Topic) -> serde_json::Value {
         Some((kind, interval)) => json!({ "type": kind, "coin": topic.symbol, "interval": interval }),
         None => json!({ "type": kind, "coin": topic.symbol }),
     }
+}
+
+/// The coin that the first row of a broken text names.
+fn coin_in(text: &str) -> Option<&str> {
+    let (_, behind) = text.split_once(r#""coin":""#)?;
+    behind.split_once('"').map(|(coin, _)| coin)
 }
 
 impl Hyperliquid {
@@ -143,10 +149,16 @@ impl Protocol for Hyperliquid {
         self.mark_history(&mut out[before..]);
     }
 
-    /// A frame that begins with the name of another channel held none.
-    fn may_hold_trades(&self, frame: Frame<'_>) -> bool {
+    /// Frames begin with their channel, and rows of trades with their coin.
+    fn lost_trades(&self, frame: Frame<'_>) -> Lost {
         let text = frame.text().unwrap_or("");
-        text.strip_prefix(r#"{"channel":""#).is_none_or(|rest| rest.starts_with("trades") || !rest.contains('"'))
+        let Some(rest) = text.strip_prefix(r#"{"channel":""#) else { return Lost::Any };
+        match rest.split_once('"') {
+            Some(("trades", data)) => coin_in(data).map_or(Lost::Any, |coin| Lost::Of(coin.to_owned())),
+            Some(_) => Lost::Nothing,
+            None if "trades".starts_with(rest) => Lost::Any,
+            None => Lost::Nothing,
+        }
     }
 
     /// The next message would do, too; this one is asked for at once.

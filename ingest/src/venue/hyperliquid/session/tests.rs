@@ -134,15 +134,16 @@ fn history_that_does_not_reach_back_is_a_gap_and_so_is_none_at_all() {
 }
 
 #[test]
-fn a_broken_frame_that_may_have_held_trades_asks_for_them_again() {
+fn a_broken_frame_that_may_have_held_trades_asks_for_those_of_its_coin_again() {
     let half = trades("BTC", &[(450, 25)]);
     let half = &half[..half.len() / 2];
-    Bench::new("hyperliquid", &plan("hyperliquid", &["BTC"], &["{}@trades", "{}@bbo"], &[]))
+    Bench::new("hyperliquid", &plan("hyperliquid", &["BTC", "ETH"], &["{}@trades"], &[]))
         .open()
         .until(1040)
-        .frame("trades ack", &ack("subscribe", "trades", "BTC"))
-        .frame("bbo ack", &ack("subscribe", "bbo", "BTC"))
-        .frame("history", &trades("BTC", &[(900, 10)]))
+        .frame("BTC ack", &ack("subscribe", "trades", "BTC"))
+        .frame("ETH ack", &ack("subscribe", "trades", "ETH"))
+        .frame("BTC history", &trades("BTC", &[(900, 10)]))
+        .frame("ETH history", &trades("ETH", &[(901, 11)]))
         .frame("half a quote", r#"{"channel":"bbo","data":{"coi"#)
         .frame("half a trade", half)
         .until(1200)
@@ -151,15 +152,19 @@ fn a_broken_frame_that_may_have_held_trades_asks_for_them_again() {
         .frame("back", &ack("subscribe", "trades", "BTC"))
         .frame("history", &trades("BTC", &[(900, 10), (450, 25), (8, 30)]))
         .frame("trade", &trades("BTC", &[(4, 50)]))
+        .frame("a frame that says nothing", r#"{"channel":"tra"#)
+        .until(1400)
         .end(expect![[r#"
             open
               send {"method":"subscribe","subscription":{"coin":"BTC","type":"trades"}}
             timer 1040
-              send {"method":"subscribe","subscription":{"coin":"BTC","type":"bbo"}}
-            trades ack
-            bbo ack (whole)
-            history (whole)
+              send {"method":"subscribe","subscription":{"coin":"ETH","type":"trades"}}
+            BTC ack
+            ETH ack (whole)
+            BTC history (whole)
               trade BTC 10000 (900) from the past
+            ETH history (whole)
+              trade ETH 11000 (901) from the past
             half a quote (whole)
               DEAD EOF while parsing a string at line 1 column 29
             half a trade
@@ -176,6 +181,15 @@ fn a_broken_frame_that_may_have_held_trades_asks_for_them_again() {
               trade BTC 30000 (8)
             trade (whole)
               trade BTC 50000 (4)
+            a frame that says nothing
+              DEAD EOF while parsing a string at line 1 column 15
+              send {"method":"unsubscribe","subscription":{"coin":"BTC","type":"trades"}}
+            timer 1240
+              send {"method":"subscribe","subscription":{"coin":"BTC","type":"trades"}}
+            timer 1280
+              send {"method":"unsubscribe","subscription":{"coin":"ETH","type":"trades"}}
+            timer 1320
+              send {"method":"subscribe","subscription":{"coin":"ETH","type":"trades"}}
         "#]]);
 }
 
