@@ -104,6 +104,11 @@ impl Sync {
         matches!(self.state, State::Live(_) | State::Bridging(_))
     }
 
+    /// The venue numbers the messages: a break can be told.
+    pub fn is_numbered(&self) -> bool {
+        self.rule.numbered()
+    }
+
     /// The last sequence number that was said on.
     pub fn sequence(&self) -> Option<u64> {
         match self.state {

@@ -100,6 +100,16 @@ pub enum BookSource {
     Ask(Call),
 }
 
+/// The trades that a lost frame may have held.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lost {
+    Nothing,
+    /// Of this symbol.
+    Of(String),
+    /// Of any symbol.
+    Any,
+}
+
 /// What a refusal means for the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
@@ -130,6 +140,11 @@ pub trait Protocol: Send {
     fn subscribe(&mut self, ids: &mut Ids, topics: &[Topic], on: bool) -> Vec<Call>;
     /// Reads one frame.
     fn decode(&mut self, frame: Frame<'_>, out: &mut Vec<Event>);
+    /// The trades that a frame which was not understood may have held, where their ids do not show a hole: then the venue is
+    /// asked for them again.
+    fn lost_trades(&self, _frame: Frame<'_>) -> Lost {
+        Lost::Nothing
+    }
     /// The request that answers [`Control::TestRequest`].
     fn test(&mut self, _ids: &mut Ids) -> Option<Call> {
         None
@@ -143,7 +158,7 @@ pub trait Protocol: Send {
         let _ = body;
         Err(format!("the book of {symbol} does not come by REST"))
     }
-    /// The trades of a symbol behind an id: a page of them, or the newest ones. `None`: REST has none.
+    /// The trades of a symbol behind an id: a page of them, or the newest ones. `None`: a subscription begins with them.
     fn trades_after(&self, symbol: &str, after: u64) -> Option<Request>;
     /// Reads such an answer, oldest first.
     fn decode_trades(&self, symbol: &str, body: &str) -> Result<Vec<Trade>, String>;
@@ -194,6 +209,8 @@ pub struct Connection<P> {
     connected: bool,
     /// Every first subscription was answered.
     subscribed: bool,
+    /// The first subscriptions of this connection bring the history that may be wanted; later it takes another one.
+    history_comes: bool,
     /// Of the frame at hand; empty between frames.
     events: Vec<Event>,
 }
@@ -235,6 +252,7 @@ impl<P: Protocol> Connection<P> {
             stale: false,
             connected: false,
             subscribed: false,
+            history_comes: false,
             events: Vec::new(),
             protocol,
             pace,
@@ -283,22 +301,29 @@ impl<P: Protocol> Connection<P> {
                     match self.protocol.book(&mut self.ids, symbol) {
                         BookSource::Rest(request) => self.fetch(at, want, request),
                         BookSource::Ask(call) => self.sends.push_at(at, call),
-                        BookSource::Resubscribe => self.resubscribe_book(&symbol.clone(), out),
+                        BookSource::Resubscribe => self.resubscribe(&symbol.clone(), Carries::Book, out),
                     }
                 }
                 Want::Trades { symbol, after } => match self.protocol.trades_after(symbol, *after) {
                     Some(request) => self.fetch(now, want, request),
-                    None => self.feed.awaits_history(symbol, after_ms(now, self.limits.ack_timeout_ms)),
+                    None => {
+                        if !self.history_comes {
+                            self.resubscribe(&symbol.clone(), Carries::Trades, out);
+                        }
+                        self.feed.awaits_history(symbol, after_ms(now, self.limits.ack_timeout_ms));
+                    }
                 },
             }
         }
     }
 
-    fn resubscribe_book(&mut self, symbol: &str, out: &mut Vec<Action>) {
-        let mine = |t: &&Topic| t.carries == Carries::Book && t.symbol == symbol;
+    /// Leaves what carries a symbol's book or trades and comes back: the venue begins anew.
+    fn resubscribe(&mut self, symbol: &str, carries: Carries, out: &mut Vec<Action>) {
+        let mine = |t: &&Topic| t.carries == carries && t.symbol == symbol;
         let topics: Vec<Topic> = self.topics.iter().filter(mine).cloned().collect();
         if topics.is_empty() {
-            out.push(Action::Warn(format!("no channel gives the order book of {symbol}")));
+            let what = if carries == Carries::Book { "order book" } else { "trades" };
+            out.push(Action::Warn(format!("no channel gives the {what} of {symbol}")));
             return;
         }
         self.subscribe(&topics, false);
@@ -349,6 +374,7 @@ impl<P: Protocol> Connection<P> {
             let mut wants = Vec::new();
             self.feed.subscribed(&mut wants);
             self.want(now, wants, out);
+            self.history_comes = false;
         }
     }
 
@@ -424,6 +450,7 @@ impl<P: Protocol> Session for Connection<P> {
     fn on_open(&mut self, now: Nanos, out: &mut Vec<Action>) {
         self.connected = true;
         self.subscribed = false;
+        self.history_comes = true;
         self.watchdog.open(now);
         self.protocol.opened();
         self.grown = now;
@@ -444,7 +471,14 @@ impl<P: Protocol> Session for Connection<P> {
         for event in events.drain(..) {
             match event {
                 Event::Control(control) => self.control(now, control, out),
-                Event::Malformed(reason) => out.push(Action::Dead { reason }),
+                Event::Malformed(reason) => {
+                    out.push(Action::Dead { reason });
+                    match self.protocol.lost_trades(frame) {
+                        Lost::Nothing => {}
+                        Lost::Of(symbol) => self.feed.doubt_trades(Some(&symbol), &mut wants),
+                        Lost::Any => self.feed.doubt_trades(None, &mut wants),
+                    }
+                }
                 Event::Error { code, message, id } => self.refused(now, code, &message, id, out),
                 // An answer whose content says nothing to us.
                 Event::Other(what) => {

@@ -230,7 +230,26 @@ impl Feed {
     /// Everything is subscribed: asks for the trades of each symbol that may have a hole.
     pub fn subscribed(&mut self, wants: &mut Vec<Want>) {
         for (name, s) in &mut self.symbols {
-            if let Trades::Following { last, sure: false } = s.trades {
+            match s.trades {
+                Trades::Following { last, sure: false } => s.trades = filling(last, Vec::new()),
+                // Trades came before the last acknowledgement: they wait already, and nobody was asked yet.
+                Trades::Filling { .. } if self.ids != TradeIds::Consecutive => {}
+                _ => continue,
+            }
+            if let Trades::Filling { last, .. } = s.trades {
+                wants.push(Want::Trades { symbol: name.clone(), after: last });
+            }
+        }
+    }
+
+    /// A frame was lost that may have held trades, of one symbol or of any. Consecutive ids show it by themselves; others do not, so that the venue is
+    /// asked.
+    pub fn doubt_trades(&mut self, of: Option<&str>, wants: &mut Vec<Want>) {
+        if self.ids == TradeIds::Consecutive || !self.recover {
+            return;
+        }
+        for (name, s) in self.symbols.iter_mut().filter(|(name, _)| of.is_none_or(|of| of == name.as_str())) {
+            if let Trades::Following { last, sure: true } = s.trades {
                 s.trades = filling(last, Vec::new());
                 wants.push(Want::Trades { symbol: name.clone(), after: last });
             }
@@ -298,7 +317,10 @@ impl Feed {
         if let Some(ts) = ts {
             s.last_ts = s.last_ts.max(Some(ts));
             self.newest = self.newest.max(Some(ts));
-            close_gap(s, name, "link", ts, out);
+            // History says nothing about the present.
+            if !matches!(&event, Event::Trade(trade) if trade.backfill) {
+                close_gap(s, name, "link", ts, out);
+            }
         }
         match event {
             Event::Trade(trade) => {
@@ -468,9 +490,11 @@ impl Feed {
         };
         if !proven && let Some(from) = s.trade_ts {
             let first = held.iter().find_map(|row| row.trade.as_ref().map(|t| t.ts));
-            let to = first.or(s.last_ts).unwrap_or(from).max(from);
-            let reason = "what the venue still has of its trades does not reach back to ours".to_owned();
-            out.push(Action::Gap(Missing { symbol: name.to_owned(), channel: "trade", from, to: Some(to), reason }));
+            open_gap(s, name, "trade", from, "what the venue still has of its trades does not reach back to ours", out);
+            // Without any the next trade ends it.
+            if let Some(to) = first {
+                close_gap(s, name, "trade", to, out);
+            }
         }
         for row in held {
             if ids != TradeIds::Unordered && row.id <= last {
@@ -549,6 +573,7 @@ fn emit(row: Held, s: &mut Symbol, ids: TradeIds, remembered_max: usize, out: &m
         TradeIds::Consecutive | TradeIds::Rising => Some(trade),
     };
     let Some(trade) = trade else { return false };
+    close_gap(s, &trade.symbol, "trade", trade.ts, out);
     s.trade_ts = s.trade_ts.max(Some(trade.ts));
     out.push(Action::Emit { recv: row.recv, event: Event::Trade(trade) });
     true

@@ -21,6 +21,7 @@ pub struct Config {
     pub open_orders_max: usize,
     pub binance: Binance,
     pub deribit: Deribit,
+    pub hyperliquid: Hyperliquid,
     pub account: Account,
 }
 
@@ -54,6 +55,17 @@ pub struct Deribit {
     pub test_request_wait_ms: u64,
     pub token_life_ms: u64,
     pub channels_per_connection_max: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hyperliquid {
+    pub connections_max: usize,
+    pub subscriptions_max: usize,
+    pub users_max: usize,
+    pub messages_per_minute_max: usize,
+    pub weight_per_minute_max: u64,
+    pub silence_ms_max: u64,
 }
 
 #[derive(Clone, Deserialize)]
@@ -96,6 +108,7 @@ impl Config {
             ("simulator.binance.connection_life_ms_max", self.binance.connection_life_ms_max),
             ("simulator.deribit.credits_per_request", self.deribit.credits_per_request),
             ("simulator.deribit.test_request_wait_ms", self.deribit.test_request_wait_ms),
+            ("simulator.hyperliquid.silence_ms_max", self.hyperliquid.silence_ms_max),
         ];
         for (key, value) in positive {
             if value == 0 {

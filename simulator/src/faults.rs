@@ -83,6 +83,9 @@ pub enum Protocols {
     BinanceSpot,
     BinanceFutures,
     Deribit,
+    Hyperliquid,
+    /// Whose REST refuses with a 429 of its own.
+    Rest429,
     All,
 }
 
@@ -90,10 +93,14 @@ impl Protocols {
     pub fn has(self, venue: VenueId) -> bool {
         match self {
             Self::All => true,
-            Self::Binance => venue != VenueId::Deribit,
+            Self::Binance => {
+                matches!(venue, VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::BinanceCoinm)
+            }
             Self::BinanceSpot => venue == VenueId::BinanceSpot,
             Self::BinanceFutures => matches!(venue, VenueId::BinanceUsdm | VenueId::BinanceCoinm),
             Self::Deribit => venue == VenueId::Deribit,
+            Self::Hyperliquid => venue == VenueId::Hyperliquid,
+            Self::Rest429 => venue != VenueId::Deribit,
         }
     }
 }
@@ -130,7 +137,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "snapshot_older"      Rest  Binance        "serve the depth snapshot as it was when the fault was armed";
     "snapshot_inside"     Rest  Binance        "take the depth snapshot at once and answer `ms` later";
     "snapshot_newer"      Rest  Binance        "serve the depth snapshot, and the events before it `ms` later";
-    "rest_429"            Rest  Binance        "answer 429 with Retry-After and -1003";
+    "rest_429"            Rest  Rest429        "answer 429 with Retry-After (and -1003 at Binance)";
     "rest_418"            Rest  Binance        "answer 418 (banned) with Retry-After and -1003";
     "rest_503"            Rest  All            "answer 503, outcome unknown";
     "rest_delay"          Rest  All            "do what was asked and answer `ms` later";
@@ -144,6 +151,9 @@ pub const FAULTS: &[FaultKind] = faults![
     "test_request"        Now   Deribit        "send a test_request at once to who has set a heartbeat";
     "maintenance"         Now   Deribit        "announce platform_state locked and refuse orders with 11051 for `ms`";
     "settlement"          Now   Deribit        "refuse orders with 10041 for `ms`";
+    "empty_book"          Frame Hyperliquid    "send one book without levels";
+    "one_sided_bbo"       Frame Hyperliquid    "send one best bid without an ask";
+    "no_pong"             Frame Hyperliquid    "leave one ping without an answer";
 ];
 
 /// A depth event before it is text.
@@ -294,6 +304,8 @@ impl Faults {
                 (r#""direction":"buy""#, r#""direction":"sideways""#),
                 (r#""direction":"sell""#, r#""direction":"sideways""#),
                 (r#""e":"trade""#, r#""e":"tradeMystery""#),
+                (r#""side":"A""#, r#""side":"Mystery""#),
+                (r#""side":"B""#, r#""side":"Mystery""#),
             ];
             return match words.iter().find(|(known, _)| text.contains(known)) {
                 Some((known, unknown)) => text.replacen(known, unknown, 1),

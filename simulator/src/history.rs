@@ -10,8 +10,8 @@ const SECOND_MS: i64 = 1_000;
 const MINUTE_MS: i64 = 60_000;
 /// Trades kept for `/trades` and its kin.
 pub const TRADES_MAX: usize = 10_000;
-/// Minute bars kept: two days, so that a daily bar can be built.
-pub const MINUTES_MAX: usize = 2_880;
+/// Minute bars kept: twenty days, so that a hundred bars of four hours can be built.
+pub const MINUTES_MAX: usize = 28_800;
 /// Second bars kept: ten minutes.
 pub const SECONDS_MAX: usize = 600;
 
@@ -96,6 +96,17 @@ impl History {
             if let Some(bar) = bars.back_mut() {
                 bar.add(trade, value);
             }
+        }
+    }
+
+    /// Puts minutes before the first one that is known; the newest ones, where there are more than may be kept.
+    pub fn precede(&mut self, minutes: Vec<Bar>) {
+        let known = self.minutes.front().map_or(i64::MAX, |b| b.open_ms);
+        for bar in minutes.into_iter().rev().filter(|b| b.open_ms < known) {
+            if self.minutes.len() == MINUTES_MAX {
+                return;
+            }
+            self.minutes.push_front(bar);
         }
     }
 
@@ -187,6 +198,25 @@ mod tests {
         assert_eq!(h.bars(60_000, 0, i64::MAX, 500).len(), 5);
         assert_eq!(h.bars(60_000, 0, i64::MAX, 2).iter().map(|b| b.open_ms).collect::<Vec<_>>(), [180_000, 240_000]);
         assert_eq!(h.day(240_000).unwrap().n, 3);
+    }
+
+    #[test]
+    fn a_past_stands_before_what_happened_and_joins_its_bars() {
+        let spec = Spec::parse(VenueId::BinanceSpot, "BTCUSDT").unwrap();
+        let minute = |n: i64, close: i64| Bar { close, n: 1, volume: 2, ..Bar::empty(n * 60_000, close - 1) };
+        let mut h = History::default();
+        h.precede((0..3).map(|n| minute(n, 100 + n)).collect());
+        h.add(&spec, &trade(1, 4 * 60_000, 120, 5));
+        h.precede(vec![minute(4, 7)]);
+        let bars = h.bars(60_000, 0, i64::MAX, 10);
+        assert_eq!(bars.iter().map(|b| b.close).collect::<Vec<_>>(), [100, 101, 102, 102, 120]);
+        let all = h.bar(300_000, 0).unwrap();
+        assert_eq!((all.open, all.close, all.volume, all.n), (99, 120, 11, 4));
+        h.precede((-30_000..0).map(|n| minute(n, 50)).collect());
+        assert_eq!(
+            (h.minutes.len(), h.minutes.front().unwrap().open_ms),
+            (MINUTES_MAX, (5 - MINUTES_MAX as i64) * 60_000)
+        );
     }
 
     #[test]

@@ -9,10 +9,12 @@ pub enum VenueId {
     BinanceUsdm,
     BinanceCoinm,
     Deribit,
+    Hyperliquid,
 }
 
 impl VenueId {
-    pub const ALL: [Self; 4] = [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit];
+    pub const ALL: [Self; 5] =
+        [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit, Self::Hyperliquid];
 
     /// The name that the rest of Tapeline uses.
     pub fn name(self) -> &'static str {
@@ -21,6 +23,7 @@ impl VenueId {
             Self::BinanceUsdm => "binance-usdm",
             Self::BinanceCoinm => "binance-coinm",
             Self::Deribit => "deribit",
+            Self::Hyperliquid => "hyperliquid",
         }
     }
 
@@ -153,7 +156,8 @@ const QUOTES: &[&str] = &["USDT", "USDC", "FDUSD", "BUSD", "TUSD", "EUR", "USD"]
 
 impl Spec {
     /// Reads `BTCUSDT`, `BTCUSD_PERP`, `BTC-PERPETUAL`, `SOL_USDC-PERPETUAL`, each with an optional `@PRICE` to begin
-    /// at, and spells it as `venue` does: `BTCUSDT` is `BTCUSD_PERP` on COIN-M and `BTC-PERPETUAL` on Deribit.
+    /// at, and spells it as `venue` does: `BTCUSDT` is `BTCUSD_PERP` on COIN-M, `BTC-PERPETUAL` on Deribit and `BTC` on
+    /// Hyperliquid, where the coin alone is enough.
     pub fn parse(venue: VenueId, text: &str) -> Result<Self, String> {
         let (name, price) = match text.split_once('@') {
             Some((name, price)) => {
@@ -165,7 +169,11 @@ impl Spec {
             }
             None => (text, None),
         };
-        let (base, quote) = pair(&name.to_ascii_uppercase())
+        let upper = name.to_ascii_uppercase();
+        let coin = (venue == VenueId::Hyperliquid && COINS.iter().any(|c| c.0 == upper))
+            .then(|| (upper.clone(), "USDC".into()));
+        let (base, quote) = coin
+            .or_else(|| pair(&upper))
             .ok_or_else(|| format!("symbol `{name}` has none of the quotes {}", QUOTES.join(" ")))?;
         Ok(Self::build(venue, &base, &quote, price))
     }
@@ -197,16 +205,19 @@ impl Spec {
             (VenueId::BinanceCoinm, None) => (g(1, s, s), g(1, 0, 0)),
             (VenueId::Deribit, Some(c)) => (c.6, c.7),
             (VenueId::BinanceUsdm | VenueId::Deribit, None) => (g(1, s, s), g(1, lot_s, lot_s)),
+            (VenueId::Hyperliquid, _) => hyperliquid_grid(base, s, lot_s),
         };
         let symbol = match venue {
             VenueId::BinanceSpot | VenueId::BinanceUsdm => format!("{base}{quote}"),
             VenueId::BinanceCoinm => format!("{base}USD_PERP"),
             VenueId::Deribit if inverse => format!("{base}-PERPETUAL"),
             VenueId::Deribit => format!("{base}_USDC-PERPETUAL"),
+            VenueId::Hyperliquid => base.to_owned(),
         };
         let quote = match venue {
             VenueId::BinanceSpot | VenueId::BinanceUsdm => quote,
             VenueId::Deribit if !inverse => "USDC",
+            VenueId::Hyperliquid => "USDC",
             _ => "USD",
         };
         Self {
@@ -220,7 +231,11 @@ impl Spec {
             contract_size,
             perpetual: venue != VenueId::BinanceSpot,
             start_price,
-            min_notional: if venue == VenueId::BinanceUsdm { 100 } else { 5 },
+            min_notional: match venue {
+                VenueId::BinanceUsdm => 100,
+                VenueId::Hyperliquid => 10,
+                _ => 5,
+            },
         }
     }
 
@@ -235,6 +250,22 @@ impl Spec {
         let value = i128::from(price) * i128::from(self.price.m) * i128::from(size) * i128::from(self.size.m);
         (value, self.price.s + self.size.s)
     }
+}
+
+/// Hyperliquid: sizes of `szDecimals`, prices of five figures at the start price and together at most six decimals. BTC and
+/// ETH as recorded; the others' decimals are general knowledge.
+fn hyperliquid_grid(base: &str, five_figures: u32, lot_s: u32) -> (Grid, Grid) {
+    let size = match base {
+        "BTC" => 5,
+        "ETH" => 4,
+        "BNB" => 3,
+        "SOL" | "LTC" | "AVAX" => 2,
+        "LINK" => 1,
+        "XRP" | "ADA" | "DOGE" => 0,
+        _ => lot_s,
+    };
+    let price = five_figures.min(6 - size);
+    (g(1, price, price), g(1, size, size))
 }
 
 fn pair(name: &str) -> Option<(String, String)> {
@@ -258,12 +289,29 @@ mod tests {
     #[test]
     fn one_symbol_is_spelled_as_each_venue_does() {
         let names = VenueId::ALL.map(|v| Spec::parse(v, "BTCUSDT").unwrap().symbol);
-        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL"]);
+        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTC"]);
+        assert_eq!(Spec::parse(VenueId::Hyperliquid, "DOGE@0.2").unwrap().symbol, "DOGE");
         assert_eq!(Spec::parse(VenueId::Deribit, "SOLUSDT").unwrap().symbol, "SOL_USDC-PERPETUAL");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "BTC-PERPETUAL").unwrap().symbol, "BTCUSD");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "ETHUSDT@3000.5").unwrap().start_price, 3000.5);
         for bad in ["BTCXYZ", "USDT", "BTCUSDT@", "BTCUSDT@-1", ""] {
             assert!(Spec::parse(VenueId::BinanceSpot, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prices_of_hyperliquid_have_five_figures_and_share_six_decimals_with_sizes() {
+        for (coin, price, size) in [
+            ("BTC", "1", "0.00001"),
+            ("ETH", "0.1", "0.0001"),
+            ("SOL", "0.01", "0.01"),
+            ("BNB", "0.01", "0.001"),
+            ("DOGE", "0.00001", "1"),
+            ("XRP", "0.00001", "1"),
+        ] {
+            let spec = Spec::parse(VenueId::Hyperliquid, coin).unwrap();
+            assert_eq!((spec.price.step_text().as_str(), spec.size.step_text().as_str()), (price, size), "{coin}");
+            assert!(spec.price.s + spec.size.s <= 6);
         }
     }
 

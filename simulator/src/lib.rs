@@ -1,4 +1,4 @@
-//! Venues on loopback that speak Binance's and Deribit's real WebSocket and REST protocols, fed by a seeded market or
+//! Venues on loopback that speak Binance's, Deribit's and Hyperliquid's real WebSocket and REST protocols, fed by a seeded market or
 //! by a recording, with faults on command.
 //!
 //! Chance lives in one generator ([`rng`]), money in whole ticks and lots ([`instrument`]); floats only steer the fair
@@ -12,6 +12,7 @@ pub mod faults;
 pub mod floor;
 pub mod history;
 pub mod hub;
+pub mod hyperliquid;
 pub mod instrument;
 pub mod market;
 pub mod orders;

@@ -8,13 +8,13 @@ use crate::config::Config;
 use crate::venue;
 
 /// A session under a script. Time is in milliseconds.
-struct Bench {
+pub(crate) struct Bench {
     session: Box<dyn Session>,
     now: Nanos,
     log: String,
 }
 
-fn plan(id: &str, symbols: &[&str], channels: &[&str], last: &[(&str, u64)]) -> Plan {
+pub(crate) fn plan(id: &str, symbols: &[&str], channels: &[&str], last: &[(&str, u64)]) -> Plan {
     let (found, market) = venue::by_id(id).unwrap();
     let mut limits = Config::load(None).unwrap().session;
     limits.held_max = 5;
@@ -33,7 +33,7 @@ fn plan(id: &str, symbols: &[&str], channels: &[&str], last: &[(&str, u64)]) -> 
 }
 
 impl Bench {
-    fn new(id: &str, plan: &Plan) -> Self {
+    pub(crate) fn new(id: &str, plan: &Plan) -> Self {
         let (found, market) = venue::by_id(id).unwrap();
         let mut sessions = found.sessions(market, plan);
         assert_eq!(sessions.len(), 1);
@@ -49,23 +49,23 @@ impl Bench {
         }
         self
     }
-    fn open(self) -> Self {
+    pub(crate) fn open(self) -> Self {
         self.act("open", |s, now, out| s.on_open(now, out))
     }
-    fn close(self) -> Self {
+    pub(crate) fn close(self) -> Self {
         self.act("close", |s, now, out| s.on_closed(now, "cut", out))
     }
-    fn frame(self, name: &str, frame: &str) -> Self {
+    pub(crate) fn frame(self, name: &str, frame: &str) -> Self {
         let frame = frame.to_owned();
         self.act(name, move |s, now, out| s.on_frame(now, Frame::Text(&frame), out))
     }
-    fn http(self, id: u64, status: u16, body: &str) -> Self {
+    pub(crate) fn http(self, id: u64, status: u16, body: &str) -> Self {
         let answer =
             Ok(HttpAnswer { status, retry_after_s: (status == 429).then_some(7), used: None, body: body.to_owned() });
         self.act(&format!("http {id} {status}"), move |s, now, out| s.on_http(now, id, answer, out))
     }
     /// Lets time pass up to `ms`, timers included.
-    fn until(mut self, ms: i64) -> Self {
+    pub(crate) fn until(mut self, ms: i64) -> Self {
         let end = Nanos::from_ms(ms);
         for _ in 0..1000 {
             let Some(due) = self.session.next_timer().filter(|due| *due <= end) else { break };
@@ -76,7 +76,7 @@ impl Bench {
         self.now = end;
         self
     }
-    fn end(self, expected: Expect) {
+    pub(crate) fn end(self, expected: Expect) {
         expected.assert_eq(&self.log);
     }
 }
@@ -84,11 +84,17 @@ impl Bench {
 fn show(action: &Action) -> String {
     match action {
         Action::Send(text) => format!("send {text}"),
-        Action::Fetch { id, request } => format!("fetch {id} {}", request.path),
-        Action::Emit { event: Event::Trade(t), .. } => format!("trade {} {}", t.symbol, t.id),
+        Action::Fetch { id, request } => format!("fetch {id} {} {}", request.path, request.body).trim_end().to_owned(),
+        Action::Emit { event: Event::Trade(t), .. } => {
+            let named = t.venue_id.as_ref().map(|id| format!(" ({id})")).unwrap_or_default();
+            let past = if t.backfill && t.venue_id.is_some() { " from the past" } else { "" };
+            format!("trade {} {}{named}{past}", t.symbol, t.id)
+        }
         Action::Emit { event: Event::Book(b), .. } => {
             let kind = if b.action == BookAction::Snapshot { "snapshot" } else { "update" };
-            format!("book {} {kind} {}", b.symbol, b.seq_last.unwrap())
+            // What is not numbered is told apart by its time.
+            let place = b.seq_last.map(|n| n.to_string()).or(b.ts.map(|ts| format!("at {}", ts.as_ms())));
+            format!("book {} {kind} {}", b.symbol, place.unwrap_or_default())
         }
         Action::Emit { event, .. } => format!("{event:?}"),
         Action::Gap(m) => format!(
@@ -464,12 +470,12 @@ fn deribit_fills_a_hole_by_trade_sequence_and_without_credits_it_pauses() {
             open
               send {"id":1,"jsonrpc":"2.0","method":"public/set_heartbeat","params":{"interval":30}}
             trade 5
-              trade BTC-PERPETUAL 5
+              trade BTC-PERPETUAL 5 (x5)
             trade 7
               fetch 3 /api/v2/public/get_last_trades_by_instrument?instrument_name=BTC-PERPETUAL&start_seq=6&count=1000&sorting=asc
             http 3 200
-              trade BTC-PERPETUAL 6
-              trade BTC-PERPETUAL 7
+              trade BTC-PERPETUAL 6 (a) from the past
+              trade BTC-PERPETUAL 7 (x7)
             no credits
               RECONNECT after 10000 ms: error 10028 too_many_requests
         "#]]);

@@ -191,7 +191,7 @@ fn the_final_book_of_every_recorded_sequence_is_the_expected_one() {
             sequences += 1;
         }
     }
-    assert_eq!(sequences, 7);
+    assert_eq!(sequences, 8);
 }
 
 /// Every key of `want` is in `got`, with the same value.

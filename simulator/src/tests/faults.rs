@@ -4,6 +4,9 @@ use crate::faults::FAULTS;
 
 /// Where each fault is watched, and what it looks like from outside. A kind without a case here fails the test.
 async fn see(sim: &Handle, venue: VenueId, kind: &str) {
+    if venue == VenueId::Hyperliquid {
+        return hyperliquid::see(sim, kind).await;
+    }
     let addr = sim.addr(venue);
     let strike = |command: Command| sim.fault(venue, command).unwrap();
     let deribit = venue == VenueId::Deribit;
@@ -12,6 +15,7 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
         VenueId::BinanceUsdm => ("BTCUSDT", "/fapi/v1"),
         VenueId::BinanceCoinm => ("BTCUSD_PERP", "/dapi/v1"),
         VenueId::Deribit => ("BTC-PERPETUAL", "/api/v2/public"),
+        other => unreachable!("Invariant: {} has cases of its own", other.name()),
     };
     let ping = if deribit { format!("{rest}/get_time") } else { format!("{rest}/ping") };
     let lower = symbol.to_lowercase();
@@ -319,6 +323,11 @@ async fn every_fault_of_the_futures_shows_itself_once() {
 #[tokio::test]
 async fn every_fault_of_deribit_shows_itself_once() {
     walk(VenueId::Deribit).await;
+}
+
+#[tokio::test]
+async fn every_fault_of_hyperliquid_shows_itself_once() {
+    walk(VenueId::Hyperliquid).await;
 }
 
 #[tokio::test]
