@@ -158,6 +158,16 @@ pub(crate) fn digits(step: schemas::Decimal) -> u8 {
     step.normalize().scale() as u8
 }
 
+/// Everything but letters, digits, `_` and `-` as `%XX`: some symbols are not ASCII.
+pub(crate) fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b if b.is_ascii_alphanumeric() || b == b'_' || b == b'-' => char::from(b).to_string(),
+            b => format!("%{b:02X}"),
+        })
+        .collect()
+}
+
 #[cfg(all(test, feature = "stage"))]
 pub(crate) mod chaos;
 #[cfg(test)]
