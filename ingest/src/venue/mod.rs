@@ -9,9 +9,10 @@ use crate::session::{Plan, Session};
 
 pub mod binance;
 pub mod deribit;
+pub mod mexc;
 
 /// Every venue that Tapeline can speak to.
-pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit];
+pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &mexc::Mexc];
 
 /// One market of a venue: a tape of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
