@@ -21,6 +21,7 @@ pub struct Config {
     pub open_orders_max: usize,
     pub binance: Binance,
     pub deribit: Deribit,
+    pub mexc: Mexc,
     pub account: Account,
 }
 
@@ -54,6 +55,18 @@ pub struct Deribit {
     pub test_request_wait_ms: u64,
     pub token_life_ms: u64,
     pub channels_per_connection_max: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mexc {
+    pub subscriptions_per_connection_max: usize,
+    pub messages_per_second_max: usize,
+    pub unsubscribed_ms_max: u64,
+    pub idle_ms_max: u64,
+    pub connection_life_ms_max: u64,
+    pub spot_weight_per_10s_max: u64,
+    pub contract_requests_per_2s_max: u64,
 }
 
 #[derive(Clone, Deserialize)]
@@ -96,6 +109,9 @@ impl Config {
             ("simulator.binance.connection_life_ms_max", self.binance.connection_life_ms_max),
             ("simulator.deribit.credits_per_request", self.deribit.credits_per_request),
             ("simulator.deribit.test_request_wait_ms", self.deribit.test_request_wait_ms),
+            ("simulator.mexc.unsubscribed_ms_max", self.mexc.unsubscribed_ms_max),
+            ("simulator.mexc.idle_ms_max", self.mexc.idle_ms_max),
+            ("simulator.mexc.connection_life_ms_max", self.mexc.connection_life_ms_max),
         ];
         for (key, value) in positive {
             if value == 0 {

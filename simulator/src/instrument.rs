@@ -9,10 +9,13 @@ pub enum VenueId {
     BinanceUsdm,
     BinanceCoinm,
     Deribit,
+    MexcSpot,
+    MexcContract,
 }
 
 impl VenueId {
-    pub const ALL: [Self; 4] = [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit];
+    pub const ALL: [Self; 6] =
+        [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit, Self::MexcSpot, Self::MexcContract];
 
     /// The name that the rest of Tapeline uses.
     pub fn name(self) -> &'static str {
@@ -21,7 +24,18 @@ impl VenueId {
             Self::BinanceUsdm => "binance-usdm",
             Self::BinanceCoinm => "binance-coinm",
             Self::Deribit => "deribit",
+            Self::MexcSpot => "mexc",
+            Self::MexcContract => "mexc-contract",
         }
+    }
+
+    pub fn is_binance(self) -> bool {
+        matches!(self, Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm)
+    }
+
+    /// The update ids of a symbol's book rise by one; elsewhere they run over all symbols, in jumps.
+    pub fn counts_updates(self) -> bool {
+        matches!(self, Self::BinanceSpot | Self::MexcSpot | Self::MexcContract)
     }
 
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -152,7 +166,7 @@ const COINS: &[Coin] = &[
 const QUOTES: &[&str] = &["USDT", "USDC", "FDUSD", "BUSD", "TUSD", "EUR", "USD"];
 
 impl Spec {
-    /// Reads `BTCUSDT`, `BTCUSD_PERP`, `BTC-PERPETUAL`, `SOL_USDC-PERPETUAL`, each with an optional `@PRICE` to begin
+    /// Reads `BTCUSDT`, `BTC_USDT`, `BTCUSD_PERP`, `BTC-PERPETUAL`, `SOL_USDC-PERPETUAL`, each with an optional `@PRICE` to begin
     /// at, and spells it as `venue` does: `BTCUSDT` is `BTCUSD_PERP` on COIN-M and `BTC-PERPETUAL` on Deribit.
     pub fn parse(venue: VenueId, text: &str) -> Result<Self, String> {
         let (name, price) = match text.split_once('@') {
@@ -197,15 +211,27 @@ impl Spec {
             (VenueId::BinanceCoinm, None) => (g(1, s, s), g(1, 0, 0)),
             (VenueId::Deribit, Some(c)) => (c.6, c.7),
             (VenueId::BinanceUsdm | VenueId::Deribit, None) => (g(1, s, s), g(1, lot_s, lot_s)),
+            (VenueId::MexcSpot, Some(c)) => (g(c.2.m, c.2.s, c.2.s), g(c.3.m, c.3.s, c.3.s)),
+            // A lot is one contract, and the contract is what it is in coins.
+            (VenueId::MexcContract, Some(c)) => {
+                let contract = match base {
+                    "BTC" => g(1, 4, 4),
+                    "ETH" => g(1, 2, 2),
+                    _ => c.5,
+                };
+                (g(c.4.m, c.4.s, c.4.s), contract)
+            }
+            (VenueId::MexcSpot | VenueId::MexcContract, None) => (g(1, s, s), g(1, lot_s, lot_s)),
         };
         let symbol = match venue {
-            VenueId::BinanceSpot | VenueId::BinanceUsdm => format!("{base}{quote}"),
+            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::MexcSpot => format!("{base}{quote}"),
+            VenueId::MexcContract => format!("{base}_{quote}"),
             VenueId::BinanceCoinm => format!("{base}USD_PERP"),
             VenueId::Deribit if inverse => format!("{base}-PERPETUAL"),
             VenueId::Deribit => format!("{base}_USDC-PERPETUAL"),
         };
         let quote = match venue {
-            VenueId::BinanceSpot | VenueId::BinanceUsdm => quote,
+            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::MexcSpot | VenueId::MexcContract => quote,
             VenueId::Deribit if !inverse => "USDC",
             _ => "USD",
         };
@@ -218,7 +244,7 @@ impl Spec {
             size,
             inverse,
             contract_size,
-            perpetual: venue != VenueId::BinanceSpot,
+            perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::MexcSpot),
             start_price,
             min_notional: if venue == VenueId::BinanceUsdm { 100 } else { 5 },
         }
@@ -242,7 +268,7 @@ fn pair(name: &str) -> Option<(String, String)> {
         let (base, quote) = rest.split_once('_').unwrap_or((rest, "USD"));
         return Some((base.to_owned(), quote.to_owned())).filter(|(b, _)| !b.is_empty());
     }
-    let name = name.strip_suffix("_PERP").unwrap_or(name);
+    let name = name.strip_suffix("_PERP").unwrap_or(name).replace('_', "");
     QUOTES
         .iter()
         .find_map(|q| name.strip_suffix(q).map(|b| (b.to_owned(), (*q).to_owned())))
@@ -258,7 +284,7 @@ mod tests {
     #[test]
     fn one_symbol_is_spelled_as_each_venue_does() {
         let names = VenueId::ALL.map(|v| Spec::parse(v, "BTCUSDT").unwrap().symbol);
-        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL"]);
+        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTCUSDT", "BTC_USDT"]);
         assert_eq!(Spec::parse(VenueId::Deribit, "SOLUSDT").unwrap().symbol, "SOL_USDC-PERPETUAL");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "BTC-PERPETUAL").unwrap().symbol, "BTCUSD");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "ETHUSDT@3000.5").unwrap().start_price, 3000.5);
