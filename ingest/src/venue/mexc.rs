@@ -8,8 +8,11 @@ use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 
+#[cfg(all(test, feature = "stage"))]
+mod chaos;
 mod contract;
 mod decode;
+mod names;
 mod push;
 mod rest;
 mod session;
@@ -92,6 +95,6 @@ impl Venue for Mexc {
         session::check_channel(kind(market), channel)
     }
     fn sessions(&self, market: Market, plan: &Plan) -> Vec<Box<dyn Session>> {
-        session::sessions(kind(market), plan)
+        session::sessions(kind(market), self.book_rule(market), plan)
     }
 }

@@ -86,6 +86,12 @@ pub(super) fn decode(frame: &[u8], out: &mut Vec<Event>) -> Result<(), String> {
     }
 }
 
+/// The channel of a frame, as far as that can be read: of one that could not be read whole.
+pub(super) fn channel(frame: &[u8]) -> Option<&str> {
+    let first = fields(frame).next()?.ok().filter(|(number, _)| *number == 1)?;
+    first.1.text().ok()
+}
+
 /// A frame without a body is legal; it says nothing.
 fn empty(head: &Head, out: &mut Vec<Event>) -> Result<(), String> {
     if !is_known(head.channel) {

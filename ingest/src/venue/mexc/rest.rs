@@ -85,6 +85,14 @@ pub fn snapshot(kind: Kind, body: &str) -> Result<Book, String> {
     })
 }
 
+/// Trades that one answer tells at most.
+pub fn page_max(kind: Kind) -> usize {
+    match kind {
+        Kind::Spot => SPOT_TRADES as usize,
+        Kind::Contract => CONTRACT_DEALS as usize,
+    }
+}
+
 /// The newest trades: the venue pages neither by id nor, on contract, by time.
 pub fn recent_trades(kind: Kind, symbol: &str) -> Request {
     let symbol = percent(symbol);

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use schemas::instrument::SizeUnit;
 use schemas::raw::BookAction;
 use schemas::{Decimal, Nanos, Side};
+use simulator::mexc::proto::Message;
 
-use super::wire::write::Message;
 use super::{Kind, Mexc, contract, decode, rest};
 use crate::event::{Control, Event, Frame};
 use crate::venue::{HistoryPage, Venue};
@@ -514,8 +514,8 @@ fn a_channel_is_checked_against_what_the_market_has() {
 fn strange() -> impl Strategy<Value = Message> {
     (400u32..5000, 0u8..4, prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(number, what, bytes)| match what {
         0 => Message::default().int(number, i64::from(bytes.len() as u32)),
-        1 => Message::default().fixed(number, &[1; 8]),
-        2 => Message::default().fixed(number, &[1; 4]),
+        1 => Message::default().fixed64(number, 1),
+        2 => Message::default().fixed32(number, 1),
         _ => Message::default().bytes(number, &bytes),
     })
 }

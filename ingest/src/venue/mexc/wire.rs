@@ -105,51 +105,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Writes what the tests read.
-#[cfg(test)]
-pub(super) mod write {
-    #[derive(Clone, Debug, Default)]
-    pub struct Message(pub Vec<u8>);
-
-    impl Message {
-        pub fn varint(&mut self, mut value: u64) {
-            while value > 0x7F {
-                self.0.push(value as u8 | 0x80);
-                value >>= 7;
-            }
-            self.0.push(value as u8);
-        }
-        pub fn int(mut self, number: u32, value: i64) -> Self {
-            self.varint(u64::from(number) << 3);
-            self.varint(value as u64);
-            self
-        }
-        pub fn bytes(mut self, number: u32, bytes: &[u8]) -> Self {
-            self.varint(u64::from(number) << 3 | 2);
-            self.varint(bytes.len() as u64);
-            self.0.extend_from_slice(bytes);
-            self
-        }
-        pub fn text(self, number: u32, text: &str) -> Self {
-            self.bytes(number, text.as_bytes())
-        }
-        pub fn message(self, number: u32, inner: Message) -> Self {
-            self.bytes(number, &inner.0)
-        }
-        /// A field of 8 (wire type 1) or 4 bytes (wire type 5).
-        pub fn fixed(mut self, number: u32, bytes: &[u8]) -> Self {
-            self.varint(u64::from(number) << 3 | if bytes.len() == 8 { 1 } else { 5 });
-            self.0.extend_from_slice(bytes);
-            self
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use simulator::mexc::proto::Message;
 
-    use super::write::Message;
     use super::*;
 
     #[derive(Clone, Debug)]
@@ -176,8 +136,8 @@ mod tests {
             message = match value {
                 Field::Int(n) => message.int(*number, *n),
                 Field::Bytes(bytes) => message.bytes(*number, bytes),
-                Field::Eight => message.fixed(*number, &[7; 8]),
-                Field::Four => message.fixed(*number, &[7; 4]),
+                Field::Eight => message.fixed64(*number, 7),
+                Field::Four => message.fixed32(*number, 7),
             };
         }
         message.0
