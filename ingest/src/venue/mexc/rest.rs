@@ -401,3 +401,6 @@ pub fn snapshot_events(kind: Kind, body: &str, out: &mut Vec<Event>) {
         Err(why) => Event::Malformed(why),
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,11 @@
 //! Scripts of both markets' connections: what happens to them, and what they ask for.
 
 use expect_test::expect;
+use schemas::Nanos;
 use simulator::mexc::proto::Message;
 
+use super::{Kind, check_channel};
+use crate::session::Tail;
 use crate::session::tests::{Bench, plan};
 
 const DEALS: &str = "spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT";
@@ -216,6 +219,33 @@ fn behind_a_reconnect_rest_fills_the_hole_without_ids_and_nothing_comes_twice() 
 }
 
 #[test]
+fn a_process_that_starts_again_knows_its_stored_trades_in_an_answer_without_ids() {
+    let mut plan = plan("mexc", &["BTCUSDT"], &BOTH[..1], &[]);
+    let stored = [("1X0_2X0", 1001), ("3X0_4X0", 1002), ("5X0_6X0", 1002)];
+    let venue_ids = stored.map(|(id, ms)| (id.to_owned(), Nanos::from_ms(ms))).to_vec();
+    plan.last_trades.insert("BTCUSDT".to_owned(), Tail { id: 1_002_001, ts: Nanos::from_ms(1002), venue_ids });
+    Bench::new("mexc", &plan)
+        .open()
+        .frame("ack", &ack(DEALS))
+        // A third one of the last moment was not stored, nor what follows.
+        .http(1, 200, &history(&[(1000, "5"), (1001, "1"), (1002, "1"), (1002, "1"), (1002, "2"), (1004, "1")]))
+        .binary("trade that rest had told", &deals(&[(1004, "1", "9X0_10X0")]))
+        .binary("trade", &deals(&[(1005, "1", "11X0_12X0")]))
+        .end(expect![[r#"
+            open
+              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
+            ack
+              fetch 1 /api/v3/trades?symbol=BTCUSDT&limit=1000
+            http 1 200 (whole)
+              trade BTCUSDT 1002002
+              trade BTCUSDT 1004000
+            trade that rest had told (whole)
+            trade (whole)
+              trade BTCUSDT 1005000
+        "#]]);
+}
+
+#[test]
 fn history_that_does_not_reach_back_to_what_is_stored_is_a_gap() {
     Bench::new("mexc", &plan("mexc", &["BTCUSDT"], &BOTH[..1], &[]))
         .open()
@@ -365,4 +395,28 @@ fn a_contract_book_counts_versions_behind_a_rest_snapshot() {
             trade (whole)
               trade BTC_USDT 1005000
         "#]]);
+}
+
+#[test]
+fn a_channel_is_checked_against_what_the_market_has() {
+    for (kind, good) in [
+        (Kind::Spot, "spot@public.aggre.deals.v3.api.pb@100ms@{}"),
+        (Kind::Spot, "spot@public.limit.depth.v3.api.pb@{}@20"),
+        (Kind::Spot, "spot@public.kline.v3.api.pb@{}@Min15"),
+        (Kind::Contract, "deal@{}"),
+        (Kind::Contract, "kline@{}@Hour4"),
+        (Kind::Contract, "tickers"),
+    ] {
+        check_channel(kind, good).unwrap();
+    }
+    for (kind, bad) in [
+        (Kind::Spot, "spot@public.deals.v3.api.pb@{}"),
+        (Kind::Spot, "spot@public.aggre.deals.v3.api.pb@{}"),
+        (Kind::Spot, "spot@public.aggre.deals.v3.api@100ms@{}"),
+        (Kind::Spot, "deal@{}"),
+        (Kind::Contract, "kline@{}@3m"),
+        (Kind::Contract, "deal"),
+    ] {
+        assert!(check_channel(kind, bad).unwrap_err().contains("allowed are"), "{bad}");
+    }
 }
