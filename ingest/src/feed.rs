@@ -134,11 +134,15 @@ impl Memory {
         if self.has(&trade) {
             return None;
         }
-        let id = trade.venue_id.clone()?;
         let micros = u64::try_from(trade.ts.0 / 1000).unwrap_or(0);
         self.last = micros.max(self.last + 1);
         trade.id = self.last;
-        self.keep(id, trade.ts, max);
+        // What stands before the first one was never asked for.
+        self.forgotten = self.forgotten.or(Some(trade.ts));
+        // One without a name cannot be told from another: each counts.
+        if let Some(id) = trade.venue_id.clone() {
+            self.keep(id, trade.ts, max);
+        }
         Some(trade)
     }
 }
@@ -256,10 +260,20 @@ impl Feed {
         }
     }
 
-    /// The venue lost messages of this connection: no book on it can be trusted any more.
+    /// The venue lost messages of this connection: no book on it can be trusted any more. Trades that are missing show by
+    /// their ids, or the venue is asked.
     pub fn broken(&mut self, now: Nanos, reason: &str, out: &mut Vec<Action>, wants: &mut Vec<Want>) {
         for (name, s) in self.symbols.iter_mut().filter(|(_, s)| s.book.is_live()) {
             restart_book(s, name, s.last_ts.unwrap_or(now), reason, out, wants);
+        }
+        if self.ids == TradeIds::Consecutive || !self.recover {
+            return;
+        }
+        for (name, s) in &mut self.symbols {
+            if let Trades::Following { last, .. } = s.trades {
+                s.trades = filling(last, Vec::new());
+                wants.push(Want::Trades { symbol: name.clone(), after: last });
+            }
         }
     }
 

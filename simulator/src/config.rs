@@ -22,6 +22,7 @@ pub struct Config {
     pub binance: Binance,
     pub deribit: Deribit,
     pub hyperliquid: Hyperliquid,
+    pub mexc: Mexc,
     pub account: Account,
 }
 
@@ -66,6 +67,14 @@ pub struct Hyperliquid {
     pub messages_per_minute_max: usize,
     pub weight_per_minute_max: u64,
     pub silence_ms_max: u64,
+pub struct Mexc {
+    pub subscriptions_per_connection_max: usize,
+    pub messages_per_second_max: usize,
+    pub unsubscribed_ms_max: u64,
+    pub idle_ms_max: u64,
+    pub connection_life_ms_max: u64,
+    pub spot_weight_per_10s_max: u64,
+    pub contract_requests_per_2s_max: u64,
 }
 
 #[derive(Clone, Deserialize)]
@@ -109,6 +118,9 @@ impl Config {
             ("simulator.deribit.credits_per_request", self.deribit.credits_per_request),
             ("simulator.deribit.test_request_wait_ms", self.deribit.test_request_wait_ms),
             ("simulator.hyperliquid.silence_ms_max", self.hyperliquid.silence_ms_max),
+            ("simulator.mexc.unsubscribed_ms_max", self.mexc.unsubscribed_ms_max),
+            ("simulator.mexc.idle_ms_max", self.mexc.idle_ms_max),
+            ("simulator.mexc.connection_life_ms_max", self.mexc.connection_life_ms_max),
         ];
         for (key, value) in positive {
             if value == 0 {

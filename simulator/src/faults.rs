@@ -86,6 +86,11 @@ pub enum Protocols {
     Hyperliquid,
     /// Whose REST refuses with a 429 of its own.
     Rest429,
+    Mexc,
+    MexcSpot,
+    BinanceMexc,
+    /// Those whose refusals are REST answers.
+    NotDeribit,
     All,
 }
 
@@ -96,6 +101,11 @@ impl Protocols {
             Self::Binance => {
                 matches!(venue, VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::BinanceCoinm)
             }
+            Self::NotDeribit => venue != VenueId::Deribit,
+            Self::Binance => venue.is_binance(),
+            Self::BinanceMexc => venue.is_binance() || Self::Mexc.has(venue),
+            Self::Mexc => matches!(venue, VenueId::MexcSpot | VenueId::MexcContract),
+            Self::MexcSpot => venue == VenueId::MexcSpot,
             Self::BinanceSpot => venue == VenueId::BinanceSpot,
             Self::BinanceFutures => matches!(venue, VenueId::BinanceUsdm | VenueId::BinanceCoinm),
             Self::Deribit => venue == VenueId::Deribit,
@@ -116,7 +126,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "drop_depth"          Depth All            "leave out one depth event";
     "repeat_depth"        Depth All            "send one depth event twice";
     "swap_depth"          Depth All            "send one depth event after its successor";
-    "stale_depth"         Depth Binance        "send an extra depth event with u below what was sent";
+    "stale_depth"         Depth BinanceMexc        "send an extra depth event with u below what was sent";
     "jump_pu"             Depth BinanceFutures "send one depth event with a wrong pu, U and u as they should be";
     "break_chain"         Depth Deribit        "send one book change with a wrong prev_change_id";
     "bad_json"            Frame All            "cut one data frame in its middle";
@@ -132,12 +142,16 @@ pub const FAULTS: &[FaultKind] = faults![
     "cut"                 Now   All            "end the TCP connections without a close frame";
     "close"               Now   All            "close the connections with code 1001";
     "server_shutdown"     Now   Binance        "send serverShutdown, then close";
-    "end_of_life"         Now   Binance        "end the connections as after 24 hours";
+    "end_of_life"         Now   BinanceMexc        "end the connections as after 24 hours";
     "ping"                Now   Binance        "send a ping with a payload at once and expect its echo within `ms`";
     "snapshot_older"      Rest  Binance        "serve the depth snapshot as it was when the fault was armed";
     "snapshot_inside"     Rest  Binance        "take the depth snapshot at once and answer `ms` later";
     "snapshot_newer"      Rest  Binance        "serve the depth snapshot, and the events before it `ms` later";
     "rest_429"            Rest  Rest429        "answer 429 with Retry-After (and -1003 at Binance)";
+    "snapshot_older"      Rest  BinanceMexc        "serve the depth snapshot as it was when the fault was armed";
+    "snapshot_inside"     Rest  BinanceMexc        "take the depth snapshot at once and answer `ms` later";
+    "snapshot_newer"      Rest  BinanceMexc        "serve the depth snapshot, and the events before it `ms` later";
+    "rest_429"            Rest  NotDeribit     "answer 429 with Retry-After and the venue's code";
     "rest_418"            Rest  Binance        "answer 418 (banned) with Retry-After and -1003";
     "rest_503"            Rest  All            "answer 503, outcome unknown";
     "rest_delay"          Rest  All            "do what was asked and answer `ms` later";
@@ -154,6 +168,11 @@ pub const FAULTS: &[FaultKind] = faults![
     "empty_book"          Frame Hyperliquid    "send one book without levels";
     "one_sided_bbo"       Frame Hyperliquid    "send one best bid without an ask";
     "no_pong"             Frame Hyperliquid    "leave one ping without an answer";
+    "no_pong"             Frame Mexc           "leave one ping of the client unanswered";
+    "refuse_channel"      Frame Mexc           "refuse one subscription (spot: with code 0 and a sentence)";
+    "old_deals"           Frame Mexc           "send the trades of one moment as before they had ids (contract: as objects)";
+    "unknown_fields"      Frame MexcSpot       "put fields of a later schema around one frame";
+    "empty_body"          Frame MexcSpot       "send one frame without its body";
 ];
 
 /// A depth event before it is text.

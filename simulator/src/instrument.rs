@@ -15,6 +15,13 @@ pub enum VenueId {
 impl VenueId {
     pub const ALL: [Self; 5] =
         [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit, Self::Hyperliquid];
+    MexcSpot,
+    MexcContract,
+}
+
+impl VenueId {
+    pub const ALL: [Self; 6] =
+        [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit, Self::MexcSpot, Self::MexcContract];
 
     /// The name that the rest of Tapeline uses.
     pub fn name(self) -> &'static str {
@@ -24,7 +31,18 @@ impl VenueId {
             Self::BinanceCoinm => "binance-coinm",
             Self::Deribit => "deribit",
             Self::Hyperliquid => "hyperliquid",
+            Self::MexcSpot => "mexc",
+            Self::MexcContract => "mexc-contract",
         }
+    }
+
+    pub fn is_binance(self) -> bool {
+        matches!(self, Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm)
+    }
+
+    /// The update ids of a symbol's book rise by one; elsewhere they run over all symbols, in jumps.
+    pub fn counts_updates(self) -> bool {
+        matches!(self, Self::BinanceSpot | Self::MexcSpot | Self::MexcContract)
     }
 
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -158,6 +176,8 @@ impl Spec {
     /// Reads `BTCUSDT`, `BTCUSD_PERP`, `BTC-PERPETUAL`, `SOL_USDC-PERPETUAL`, each with an optional `@PRICE` to begin
     /// at, and spells it as `venue` does: `BTCUSDT` is `BTCUSD_PERP` on COIN-M, `BTC-PERPETUAL` on Deribit and `BTC` on
     /// Hyperliquid, where the coin alone is enough.
+    /// Reads `BTCUSDT`, `BTC_USDT`, `BTCUSD_PERP`, `BTC-PERPETUAL`, `SOL_USDC-PERPETUAL`, each with an optional `@PRICE` to begin
+    /// at, and spells it as `venue` does: `BTCUSDT` is `BTCUSD_PERP` on COIN-M and `BTC-PERPETUAL` on Deribit.
     pub fn parse(venue: VenueId, text: &str) -> Result<Self, String> {
         let (name, price) = match text.split_once('@') {
             Some((name, price)) => {
@@ -206,16 +226,28 @@ impl Spec {
             (VenueId::Deribit, Some(c)) => (c.6, c.7),
             (VenueId::BinanceUsdm | VenueId::Deribit, None) => (g(1, s, s), g(1, lot_s, lot_s)),
             (VenueId::Hyperliquid, _) => hyperliquid_grid(base, s, lot_s),
+            (VenueId::MexcSpot, Some(c)) => (g(c.2.m, c.2.s, c.2.s), g(c.3.m, c.3.s, c.3.s)),
+            // A lot is one contract, and the contract is what it is in coins.
+            (VenueId::MexcContract, Some(c)) => {
+                let contract = match base {
+                    "BTC" => g(1, 4, 4),
+                    "ETH" => g(1, 2, 2),
+                    _ => c.5,
+                };
+                (g(c.4.m, c.4.s, c.4.s), contract)
+            }
+            (VenueId::MexcSpot | VenueId::MexcContract, None) => (g(1, s, s), g(1, lot_s, lot_s)),
         };
         let symbol = match venue {
-            VenueId::BinanceSpot | VenueId::BinanceUsdm => format!("{base}{quote}"),
+            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::MexcSpot => format!("{base}{quote}"),
+            VenueId::MexcContract => format!("{base}_{quote}"),
             VenueId::BinanceCoinm => format!("{base}USD_PERP"),
             VenueId::Deribit if inverse => format!("{base}-PERPETUAL"),
             VenueId::Deribit => format!("{base}_USDC-PERPETUAL"),
             VenueId::Hyperliquid => base.to_owned(),
         };
         let quote = match venue {
-            VenueId::BinanceSpot | VenueId::BinanceUsdm => quote,
+            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::MexcSpot | VenueId::MexcContract => quote,
             VenueId::Deribit if !inverse => "USDC",
             VenueId::Hyperliquid => "USDC",
             _ => "USD",
@@ -229,7 +261,7 @@ impl Spec {
             size,
             inverse,
             contract_size,
-            perpetual: venue != VenueId::BinanceSpot,
+            perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::MexcSpot),
             start_price,
             min_notional: match venue {
                 VenueId::BinanceUsdm => 100,
@@ -273,7 +305,7 @@ fn pair(name: &str) -> Option<(String, String)> {
         let (base, quote) = rest.split_once('_').unwrap_or((rest, "USD"));
         return Some((base.to_owned(), quote.to_owned())).filter(|(b, _)| !b.is_empty());
     }
-    let name = name.strip_suffix("_PERP").unwrap_or(name);
+    let name = name.strip_suffix("_PERP").unwrap_or(name).replace('_', "");
     QUOTES
         .iter()
         .find_map(|q| name.strip_suffix(q).map(|b| (b.to_owned(), (*q).to_owned())))
@@ -291,6 +323,7 @@ mod tests {
         let names = VenueId::ALL.map(|v| Spec::parse(v, "BTCUSDT").unwrap().symbol);
         assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTC"]);
         assert_eq!(Spec::parse(VenueId::Hyperliquid, "DOGE@0.2").unwrap().symbol, "DOGE");
+        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTCUSDT", "BTC_USDT"]);
         assert_eq!(Spec::parse(VenueId::Deribit, "SOLUSDT").unwrap().symbol, "SOL_USDC-PERPETUAL");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "BTC-PERPETUAL").unwrap().symbol, "BTCUSD");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "ETHUSDT@3000.5").unwrap().start_price, 3000.5);

@@ -1,4 +1,5 @@
 //! Venues on loopback that speak Binance's, Deribit's and Hyperliquid's real WebSocket and REST protocols, fed by a seeded market or
+//! Venues on loopback that speak real WebSocket and REST protocols (Binance, Deribit, MEXC), fed by a seeded market or
 //! by a recording, with faults on command.
 //!
 //! Chance lives in one generator ([`rng`]), money in whole ticks and lots ([`instrument`]); floats only steer the fair
@@ -15,6 +16,7 @@ pub mod hub;
 pub mod hyperliquid;
 pub mod instrument;
 pub mod market;
+pub mod mexc;
 pub mod orders;
 pub mod recording;
 pub mod reference;

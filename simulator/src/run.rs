@@ -20,6 +20,7 @@ use crate::floor::{Floor, Protocol, Stand};
 use crate::hyperliquid::Hyperliquid;
 use crate::instrument::{Spec, VenueId};
 use crate::market::{Flow, Market};
+use crate::mexc::Mexc;
 use crate::recording::Recorded;
 use crate::reference::Mood;
 use crate::server::{Shared, serve, wall_ns};
@@ -106,6 +107,7 @@ impl Options {
             bail!("history must be in 0..=172800 seconds");
         }
         if self.recording.is_some() && self.venues.iter().any(|v| !v.name().starts_with("binance")) {
+        if self.recording.is_some() && !self.venues.iter().all(|v| v.is_binance()) {
             bail!("a recording plays on binance, binance-usdm or binance-coinm only");
         }
         if self.recording.is_some() && self.venues.len() > 1 {
@@ -141,6 +143,7 @@ impl Options {
             VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::BinanceCoinm => Box::new(Binance::new(venue)),
             VenueId::Deribit => Box::new(Deribit::new(&floor)),
             VenueId::Hyperliquid => Box::new(Hyperliquid::new(&mut floor, self.seed)),
+            VenueId::MexcSpot | VenueId::MexcContract => Box::new(Mexc::new()),
         };
         let mut stand = Stand::new(floor, protocol);
         // The past runs at the ordinary rate: a flood begins now.

@@ -5,6 +5,7 @@ mod deribit;
 mod faults;
 mod feed;
 mod hyperliquid;
+mod mexc;
 mod trading;
 
 use std::collections::BTreeSet;

@@ -59,6 +59,10 @@ impl Bench {
         let frame = frame.to_owned();
         self.act(name, move |s, now, out| s.on_frame(now, Frame::Text(&frame), out))
     }
+    pub(crate) fn binary(self, name: &str, frame: &[u8]) -> Self {
+        let frame = frame.to_vec();
+        self.act(name, move |s, now, out| s.on_frame(now, Frame::Binary(&frame), out))
+    }
     pub(crate) fn http(self, id: u64, status: u16, body: &str) -> Self {
         let answer =
             Ok(HttpAnswer { status, retry_after_s: (status == 429).then_some(7), used: None, body: body.to_owned() });

@@ -13,6 +13,10 @@ pub mod hyperliquid;
 
 /// Every venue that Tapeline can speak to.
 pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &hyperliquid::Hyperliquid];
+pub mod mexc;
+
+/// Every venue that Tapeline can speak to.
+pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &mexc::Mexc];
 
 /// One market of a venue: a tape of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,6 +161,16 @@ pub fn by_name(venue: &str, market: &str) -> Result<(&'static dyn Venue, Market)
 /// Digits behind the point of a step such as 0.001.
 pub(crate) fn digits(step: schemas::Decimal) -> u8 {
     step.normalize().scale() as u8
+}
+
+/// Everything but letters, digits, `_` and `-` as `%XX`: some symbols are not ASCII.
+pub(crate) fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b if b.is_ascii_alphanumeric() || b == b'_' || b == b'-' => char::from(b).to_string(),
+            b => format!("%{b:02X}"),
+        })
+        .collect()
 }
 
 #[cfg(all(test, feature = "stage"))]

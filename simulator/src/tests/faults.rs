@@ -16,6 +16,7 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
         VenueId::BinanceCoinm => ("BTCUSD_PERP", "/dapi/v1"),
         VenueId::Deribit => ("BTC-PERPETUAL", "/api/v2/public"),
         other => unreachable!("Invariant: {} has cases of its own", other.name()),
+        other => panic!("{} has a walk of its own", other.name()),
     };
     let ping = if deribit { format!("{rest}/get_time") } else { format!("{rest}/ping") };
     let lower = symbol.to_lowercase();

@@ -11,7 +11,7 @@ use super::Kind;
 use super::decode::parse;
 use crate::event::{Bar, Trade};
 use crate::text::{Quoted, instant};
-use crate::venue::{HistoryPage, Request, digits};
+use crate::venue::{HistoryPage, Request, digits, percent};
 
 fn base(kind: Kind) -> &'static str {
     match kind {
@@ -149,16 +149,6 @@ pub fn instrument_requests(kind: Kind, symbols: &[String]) -> Vec<Request> {
             .collect(),
         Kind::Usdm | Kind::Coinm => vec![Request::get(format!("{base}/exchangeInfo"))],
     }
-}
-
-/// Everything but letters, digits, `_` and `-` as `%XX`: some symbols are not ASCII.
-pub(super) fn percent(text: &str) -> String {
-    text.bytes()
-        .map(|b| match b {
-            b if b.is_ascii_alphanumeric() || b == b'_' || b == b'-' => char::from(b).to_string(),
-            b => format!("%{b:02X}"),
-        })
-        .collect()
 }
 
 #[derive(Deserialize)]

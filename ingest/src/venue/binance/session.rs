@@ -8,7 +8,7 @@ use crate::connection::{BookSource, Call, Carries, Connection, Ids, Pace, Protoc
 use crate::event::{Event, Frame, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
-use crate::venue::Request;
+use crate::venue::{Request, percent};
 
 /// Streams of one connection; the venue allows 1024.
 const STREAMS_MAX: usize = 1024;
@@ -155,7 +155,7 @@ impl Protocol for Binance {
     }
 
     fn book(&mut self, _ids: &mut Ids, symbol: &str) -> BookSource {
-        BookSource::Rest(rest::depth(self.kind, &rest::percent(symbol)))
+        BookSource::Rest(rest::depth(self.kind, &percent(symbol)))
     }
 
     fn decode_book(&self, symbol: &str, body: &str) -> Result<Event, String> {
@@ -171,7 +171,7 @@ impl Protocol for Binance {
     }
 
     fn trades_after(&self, symbol: &str, after: u64) -> Option<Request> {
-        Some(rest::trades_after(self.kind, self.aggregates(), &rest::percent(symbol), after))
+        Some(rest::trades_after(self.kind, self.aggregates(), &percent(symbol), after))
     }
 
     fn decode_trades(&self, symbol: &str, body: &str) -> Result<Vec<Trade>, String> {
