@@ -276,7 +276,7 @@ impl Played {
         let mut row = json!({
             "messages": self.messages,
             "sequence": self.sync.sequence(),
-            "chain_breaks": self.sync.breaks,
+            "chain_breaks": self.sync.is_numbered().then_some(self.sync.breaks),
             "live": self.sync.is_live(),
             "replay": replay,
             "bid_levels": self.levels.bid_levels(),

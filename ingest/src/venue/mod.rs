@@ -8,10 +8,11 @@ use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 
 pub mod binance;
+pub mod coinbase;
 pub mod deribit;
 
 /// Every venue that Tapeline can speak to.
-pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit];
+pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &coinbase::Coinbase];
 
 /// One market of a venue: a tape of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
