@@ -176,6 +176,7 @@ pub struct Connection<P> {
     protocol: P,
     number: usize,
     ws: String,
+    rule: Rule,
     limits: Limits,
     pace: Pace,
     ids: Ids,
@@ -187,6 +188,8 @@ pub struct Connection<P> {
     fetches: Paced<(u64, Request)>,
     asked: BTreeMap<u64, Want>,
     ping_due: Option<Nanos>,
+    /// Books that were subscribed, and when each is asked for again if it has not started by then.
+    books_due: BTreeMap<String, Nanos>,
     /// The newest event time, when it last grew, and whether that is too long ago.
     newest: Option<Nanos>,
     grown: Nanos,
@@ -221,6 +224,7 @@ impl<P: Protocol> Connection<P> {
         Self {
             number,
             ws: plan.endpoints.ws.clone(),
+            rule,
             limits: plan.limits.clone(),
             ids: Ids(1),
             feed,
@@ -230,6 +234,7 @@ impl<P: Protocol> Connection<P> {
             fetches: Paced::new(plan.limits.request_spacing_ms),
             asked: BTreeMap::new(),
             ping_due: None,
+            books_due: BTreeMap::new(),
             newest: None,
             grown: Nanos(0),
             stale: false,
@@ -255,6 +260,10 @@ impl<P: Protocol> Connection<P> {
     /// At once, before anything that waits its turn.
     fn send(&mut self, now: Nanos, call: Call, out: &mut Vec<Action>) {
         for (key, topics) in call.awaits {
+            // A snapshot that comes by itself may be lost, or not be understood.
+            let books = topics.iter().filter(|t| t.carries == Carries::Book && !self.rule.wants_snapshot());
+            let due = after_ms(now, self.limits.ack_timeout_ms);
+            self.books_due.extend(books.map(|t| (t.symbol.clone(), due)));
             self.waiting.sent(now, key, topics);
         }
         out.push(Action::Send(call.text));
@@ -312,12 +321,12 @@ impl<P: Protocol> Connection<P> {
             }
             Control::Subscribed { id, channels } => {
                 if let Some(wanted) = self.waiting.answered(&id) {
-                    left_out(now, &wanted, &channels, out);
+                    self.left_out(now, &wanted, &channels, out);
                 }
             }
             Control::Listed { channels } => {
                 if let Some(wanted) = self.waiting.oldest_but(PING) {
-                    left_out(now, &wanted, &channels, out);
+                    self.left_out(now, &wanted, &channels, out);
                 }
             }
             Control::Pong => {
@@ -365,7 +374,7 @@ impl<P: Protocol> Connection<P> {
         };
         let code = code.map(|code| format!("{code} ")).unwrap_or_default();
         out.push(Action::Warn(format!("the venue refused a request: {code}{message}")));
-        left_out(now, &wanted.unwrap_or_default(), &[], out);
+        self.left_out(now, &wanted.unwrap_or_default(), &[], out);
         self.maybe_subscribed(now, out);
     }
 
@@ -392,19 +401,35 @@ impl<P: Protocol> Connection<P> {
             out.push(Action::Send(text));
         }
     }
-}
 
-/// A venue may leave out what it does not know or allow without an error: each such topic is a gap that lasts.
-fn left_out(now: Nanos, wanted: &[Topic], got: &[String], out: &mut Vec<Action>) {
-    for topic in wanted.iter().filter(|t| !got.contains(&t.text)) {
-        let channel = match topic.carries {
-            Carries::Trades => "trade",
-            Carries::Book => "book",
-            Carries::Other => "channel",
-        };
-        let reason = format!("the venue did not subscribe {}", topic.text);
-        out.push(Action::Warn(reason.clone()));
-        out.push(Action::Gap(Missing { symbol: topic.symbol.clone(), channel, from: now, to: None, reason }));
+    /// A venue may leave out what it does not know or allow without an error: each such topic is a gap that lasts.
+    fn left_out(&mut self, now: Nanos, wanted: &[Topic], got: &[String], out: &mut Vec<Action>) {
+        for topic in wanted.iter().filter(|t| !got.contains(&t.text)) {
+            let channel = match topic.carries {
+                Carries::Trades => "trade",
+                Carries::Book => "book",
+                Carries::Other => "channel",
+            };
+            if topic.carries == Carries::Book {
+                self.books_due.remove(&topic.symbol);
+            }
+            let reason = format!("the venue did not subscribe {}", topic.text);
+            out.push(Action::Warn(reason.clone()));
+            out.push(Action::Gap(Missing { symbol: topic.symbol.clone(), channel, from: now, to: None, reason }));
+        }
+    }
+
+    /// Asks again for the books that did not start in time.
+    fn late_books(&mut self, now: Nanos, out: &mut Vec<Action>) {
+        let late: Vec<String> =
+            self.books_due.iter().filter(|(_, due)| **due <= now).map(|(symbol, _)| symbol.clone()).collect();
+        let mut wants = Vec::new();
+        for symbol in late {
+            self.books_due.remove(&symbol);
+            self.feed.restart_late_book(now, &symbol, out, &mut wants);
+        }
+        self.want(now, wants, out);
+        self.flush(now, out);
     }
 }
 
@@ -470,6 +495,7 @@ impl<P: Protocol> Session for Connection<P> {
         self.flush(now, out);
         self.ping(now, out);
         self.feed.on_timer(now, out);
+        self.late_books(now, out);
         if !self.stale && self.newest.is_some() && self.stale_due() <= now {
             self.stale = true;
             out.push(Action::Stale(true));
@@ -483,8 +509,9 @@ impl<P: Protocol> Session for Connection<P> {
             return None;
         }
         let own = [self.sends.due(), self.fetches.due(), self.waiting.due(), self.watchdog.due(), self.ping_due];
+        let books = self.books_due.values().min().copied();
         let stale = (!self.stale && self.newest.is_some()).then(|| self.stale_due());
-        earliest(own.into_iter().chain([self.feed.due(), stale]))
+        earliest(own.into_iter().chain([self.feed.due(), stale, books]))
     }
 
     fn on_http(&mut self, now: Nanos, id: u64, answer: HttpResult, out: &mut Vec<Action>) {
@@ -523,6 +550,7 @@ impl<P: Protocol> Session for Connection<P> {
         self.connected = false;
         self.subscribed = false;
         self.ping_due = None;
+        self.books_due.clear();
         self.watchdog.close();
         self.sends.clear();
         self.waiting.clear();
@@ -555,6 +583,7 @@ impl<P: Protocol> Session for Connection<P> {
                     return Err(format!("{symbol} is not subscribed"));
                 }
                 self.feed.forget(symbol);
+                self.books_due.remove(symbol);
                 if self.connected {
                     self.subscribe(&leave, false);
                 }

@@ -244,6 +244,13 @@ impl Feed {
         }
     }
 
+    /// Asks once more for a book whose snapshot should have come by now. A book that follows is left alone.
+    pub fn restart_late_book(&mut self, now: Nanos, name: &str, out: &mut Vec<Action>, wants: &mut Vec<Want>) {
+        if let Some(s) = self.symbols.get_mut(name).filter(|s| !s.book.is_live()) {
+            restart_book(s, name, s.last_ts.unwrap_or(now), "no snapshot came", out, wants);
+        }
+    }
+
     /// Throws a symbol's book away and starts it again.
     pub fn resync(
         &mut self,
