@@ -13,6 +13,7 @@ mod advanced;
 pub(crate) mod decode;
 mod exchange;
 mod rest;
+mod session;
 pub mod user;
 
 pub struct Coinbase;
@@ -40,7 +41,7 @@ impl Venue for Coinbase {
     }
     fn decode(&self, market: Market, frame: Frame<'_>, out: &mut Vec<Event>) {
         match api(market) {
-            // The number counts for a connection, not for a frame: the session looks at it.
+            // The number counts within a connection: the session looks at it.
             Api::Advanced => _ = advanced::decode(frame, out),
             Api::Exchange => exchange::decode(frame, out),
         }
@@ -99,8 +100,8 @@ impl Venue for Coinbase {
     fn check_channel(&self, market: Market, channel: &str) -> Result<(), String> {
         check_channel(api(market), channel)
     }
-    fn sessions(&self, _market: Market, _plan: &Plan) -> Vec<Box<dyn Session>> {
-        Vec::new()
+    fn sessions(&self, market: Market, plan: &Plan) -> Vec<Box<dyn Session>> {
+        session::sessions(api(market), plan)
     }
 }
 
@@ -116,15 +117,8 @@ fn channels(api: Api) -> &'static [&'static str] {
 }
 
 fn check_channel(api: Api, channel: &str) -> Result<(), String> {
-    let (name, product) = channel.split_once(':').map_or((channel, None), |(name, product)| (name, Some(product)));
     let known = channels(api);
-    if known.iter().any(|c| match c.strip_suffix(":{}") {
-        Some(each) => each == name && product.is_some_and(|p| !p.is_empty()),
-        None => *c == name && product.is_none(),
-    }) {
-        return Ok(());
-    }
-    Err(format!("unknown channel; known: {}", known.join(", ")))
+    if known.contains(&channel) { Ok(()) } else { Err(format!("unknown channel; known: {}", known.join(", "))) }
 }
 
 #[cfg(test)]
