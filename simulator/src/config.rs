@@ -21,6 +21,7 @@ pub struct Config {
     pub open_orders_max: usize,
     pub binance: Binance,
     pub deribit: Deribit,
+    pub coinbase: Coinbase,
     pub account: Account,
 }
 
@@ -54,6 +55,17 @@ pub struct Deribit {
     pub test_request_wait_ms: u64,
     pub token_life_ms: u64,
     pub channels_per_connection_max: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Coinbase {
+    pub subscribe_wait_ms: u64,
+    pub quiet_close_ms: u64,
+    pub advanced_messages_per_second_max: usize,
+    pub exchange_messages_per_second_max: usize,
+    pub connections_per_second_max: usize,
+    pub rest_per_second_max: usize,
 }
 
 #[derive(Clone, Deserialize)]
@@ -95,6 +107,8 @@ impl Config {
             ("simulator.binance.futures_ping_period_ms", self.binance.futures_ping_period_ms),
             ("simulator.binance.connection_life_ms_max", self.binance.connection_life_ms_max),
             ("simulator.deribit.credits_per_request", self.deribit.credits_per_request),
+            ("simulator.coinbase.subscribe_wait_ms", self.coinbase.subscribe_wait_ms),
+            ("simulator.coinbase.quiet_close_ms", self.coinbase.quiet_close_ms),
             ("simulator.deribit.test_request_wait_ms", self.deribit.test_request_wait_ms),
         ];
         for (key, value) in positive {

@@ -83,6 +83,10 @@ pub enum Protocols {
     BinanceSpot,
     BinanceFutures,
     Deribit,
+    Coinbase,
+    CoinbaseAdvanced,
+    /// Those whose REST has a budget of requests.
+    NotDeribit,
     All,
 }
 
@@ -90,10 +94,13 @@ impl Protocols {
     pub fn has(self, venue: VenueId) -> bool {
         match self {
             Self::All => true,
-            Self::Binance => venue != VenueId::Deribit,
+            Self::Binance => venue.is_binance(),
             Self::BinanceSpot => venue == VenueId::BinanceSpot,
             Self::BinanceFutures => matches!(venue, VenueId::BinanceUsdm | VenueId::BinanceCoinm),
             Self::Deribit => venue == VenueId::Deribit,
+            Self::Coinbase => venue.is_coinbase(),
+            Self::CoinbaseAdvanced => venue == VenueId::CoinbaseAdvanced,
+            Self::NotDeribit => venue != VenueId::Deribit,
         }
     }
 }
@@ -130,7 +137,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "snapshot_older"      Rest  Binance        "serve the depth snapshot as it was when the fault was armed";
     "snapshot_inside"     Rest  Binance        "take the depth snapshot at once and answer `ms` later";
     "snapshot_newer"      Rest  Binance        "serve the depth snapshot, and the events before it `ms` later";
-    "rest_429"            Rest  Binance        "answer 429 with Retry-After and -1003";
+    "rest_429"            Rest  NotDeribit     "answer 429 (Binance: with Retry-After and -1003)";
     "rest_418"            Rest  Binance        "answer 418 (banned) with Retry-After and -1003";
     "rest_503"            Rest  All            "answer 503, outcome unknown";
     "rest_delay"          Rest  All            "do what was asked and answer `ms` later";
@@ -144,6 +151,12 @@ pub const FAULTS: &[FaultKind] = faults![
     "test_request"        Now   Deribit        "send a test_request at once to who has set a heartbeat";
     "maintenance"         Now   Deribit        "announce platform_state locked and refuse orders with 11051 for `ms`";
     "settlement"          Now   Deribit        "refuse orders with 10041 for `ms`";
+    "drop_message"        Frame CoinbaseAdvanced "leave out one message of a connection, whatever its channel";
+    "bad_level"           Depth Coinbase       "send one change of a book with a size of 0.-10000";
+    "bad_snapshot"        Frame Coinbase       "send one whole book with a size of 0.-10000";
+    "no_time"             Depth Coinbase       "send one change of a book with a time of 1970 (Advanced) or 0001 (Exchange)";
+    "leave_out"           Frame Coinbase       "leave the last product or channel out of one subscription";
+    "refuse"              Frame Coinbase       "refuse one subscription (Advanced: authentication failure)";
 ];
 
 /// A depth event before it is text.
@@ -294,6 +307,10 @@ impl Faults {
                 (r#""direction":"buy""#, r#""direction":"sideways""#),
                 (r#""direction":"sell""#, r#""direction":"sideways""#),
                 (r#""e":"trade""#, r#""e":"tradeMystery""#),
+                (r#""side":"BUY""#, r#""side":"MYSTERY""#),
+                (r#""side":"SELL""#, r#""side":"MYSTERY""#),
+                (r#""side":"buy""#, r#""side":"sideways""#),
+                (r#""side":"sell""#, r#""side":"sideways""#),
             ];
             return match words.iter().find(|(known, _)| text.contains(known)) {
                 Some((known, unknown)) => text.replacen(known, unknown, 1),

@@ -9,10 +9,27 @@ pub enum VenueId {
     BinanceUsdm,
     BinanceCoinm,
     Deribit,
+    CoinbaseAdvanced,
+    CoinbaseExchange,
 }
 
 impl VenueId {
-    pub const ALL: [Self; 4] = [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit];
+    pub const ALL: [Self; 6] = [
+        Self::BinanceSpot,
+        Self::BinanceUsdm,
+        Self::BinanceCoinm,
+        Self::Deribit,
+        Self::CoinbaseAdvanced,
+        Self::CoinbaseExchange,
+    ];
+
+    pub fn is_binance(self) -> bool {
+        matches!(self, Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm)
+    }
+
+    pub fn is_coinbase(self) -> bool {
+        matches!(self, Self::CoinbaseAdvanced | Self::CoinbaseExchange)
+    }
 
     /// The name that the rest of Tapeline uses.
     pub fn name(self) -> &'static str {
@@ -21,6 +38,8 @@ impl VenueId {
             Self::BinanceUsdm => "binance-usdm",
             Self::BinanceCoinm => "binance-coinm",
             Self::Deribit => "deribit",
+            Self::CoinbaseAdvanced => "coinbase",
+            Self::CoinbaseExchange => "coinbase-exchange",
         }
     }
 
@@ -196,6 +215,11 @@ impl Spec {
             (VenueId::BinanceCoinm, Some(c)) => (Grid::new(c.4.m, c.4.s, c.4.s), g(1, 0, 0)),
             (VenueId::BinanceCoinm, None) => (g(1, s, s), g(1, 0, 0)),
             (VenueId::Deribit, Some(c)) => (c.6, c.7),
+            // Prices without padding, sizes with eight digits.
+            (VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange, Some(c)) => {
+                (g(c.2.m, c.2.s, c.2.s), g(c.3.m, c.3.s, 8))
+            }
+            (VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange, None) => (g(1, s, s), g(1, lot_s, 8)),
             (VenueId::BinanceUsdm | VenueId::Deribit, None) => (g(1, s, s), g(1, lot_s, lot_s)),
         };
         let symbol = match venue {
@@ -203,6 +227,7 @@ impl Spec {
             VenueId::BinanceCoinm => format!("{base}USD_PERP"),
             VenueId::Deribit if inverse => format!("{base}-PERPETUAL"),
             VenueId::Deribit => format!("{base}_USDC-PERPETUAL"),
+            VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange => format!("{base}-USD"),
         };
         let quote = match venue {
             VenueId::BinanceSpot | VenueId::BinanceUsdm => quote,
@@ -218,7 +243,7 @@ impl Spec {
             size,
             inverse,
             contract_size,
-            perpetual: venue != VenueId::BinanceSpot,
+            perpetual: venue != VenueId::BinanceSpot && !venue.is_coinbase(),
             start_price,
             min_notional: if venue == VenueId::BinanceUsdm { 100 } else { 5 },
         }
@@ -242,7 +267,8 @@ fn pair(name: &str) -> Option<(String, String)> {
         let (base, quote) = rest.split_once('_').unwrap_or((rest, "USD"));
         return Some((base.to_owned(), quote.to_owned())).filter(|(b, _)| !b.is_empty());
     }
-    let name = name.strip_suffix("_PERP").unwrap_or(name);
+    // `BTC-USD` is the pair `BTCUSD`.
+    let name = name.strip_suffix("_PERP").unwrap_or(name).replacen('-', "", 1);
     QUOTES
         .iter()
         .find_map(|q| name.strip_suffix(q).map(|b| (b.to_owned(), (*q).to_owned())))
@@ -258,7 +284,8 @@ mod tests {
     #[test]
     fn one_symbol_is_spelled_as_each_venue_does() {
         let names = VenueId::ALL.map(|v| Spec::parse(v, "BTCUSDT").unwrap().symbol);
-        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL"]);
+        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTC-USD", "BTC-USD"]);
+        assert_eq!(Spec::parse(VenueId::CoinbaseAdvanced, "BTC-USD").unwrap().symbol, "BTC-USD");
         assert_eq!(Spec::parse(VenueId::Deribit, "SOLUSDT").unwrap().symbol, "SOL_USDC-PERPETUAL");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "BTC-PERPETUAL").unwrap().symbol, "BTCUSD");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "ETHUSDT@3000.5").unwrap().start_price, 3000.5);

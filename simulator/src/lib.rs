@@ -6,6 +6,7 @@
 
 pub mod binance;
 pub mod book;
+pub mod coinbase;
 pub mod config;
 pub mod deribit;
 pub mod faults;

@@ -4,6 +4,9 @@ use crate::faults::FAULTS;
 
 /// Where each fault is watched, and what it looks like from outside. A kind without a case here fails the test.
 async fn see(sim: &Handle, venue: VenueId, kind: &str) {
+    if venue.is_coinbase() && super::coinbase::see(sim, venue, kind).await {
+        return;
+    }
     let addr = sim.addr(venue);
     let strike = |command: Command| sim.fault(venue, command).unwrap();
     let deribit = venue == VenueId::Deribit;
@@ -12,8 +15,14 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
         VenueId::BinanceUsdm => ("BTCUSDT", "/fapi/v1"),
         VenueId::BinanceCoinm => ("BTCUSD_PERP", "/dapi/v1"),
         VenueId::Deribit => ("BTC-PERPETUAL", "/api/v2/public"),
+        VenueId::CoinbaseAdvanced => ("BTC-USD", "/api/v3/brokerage"),
+        VenueId::CoinbaseExchange => ("BTC-USD", ""),
     };
-    let ping = if deribit { format!("{rest}/get_time") } else { format!("{rest}/ping") };
+    let ping = match venue {
+        VenueId::Deribit => format!("{rest}/get_time"),
+        _ if venue.is_coinbase() => format!("{rest}/time"),
+        _ => format!("{rest}/ping"),
+    };
     let lower = symbol.to_lowercase();
     let depth = async || {
         if deribit {
@@ -25,7 +34,9 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
         }
     };
     let trades = async || {
-        if deribit {
+        if venue.is_coinbase() {
+            super::coinbase::trades(sim, venue).await
+        } else if deribit {
             let mut c = Client::open(addr, "/ws/api/v2").await;
             c.call(json!(1), "public/subscribe", json!({ "channels": [format!("trades.{symbol}.raw")] })).await;
             c
@@ -147,7 +158,13 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
             // Held back, not lost and not disordered.
             let id = |t: &String| -> u64 {
                 let v: Value = serde_json::from_str(t).unwrap();
-                v["t"].as_u64().or(v["params"]["data"][0]["trade_seq"].as_u64()).unwrap()
+                let newest = v["events"][0]["trades"][0]["trade_id"].as_str().map(|id| id.parse().unwrap());
+                v["t"]
+                    .as_u64()
+                    .or(v["params"]["data"][0]["trade_seq"].as_u64())
+                    .or(v["trade_id"].as_u64())
+                    .or(newest)
+                    .unwrap()
             };
             assert!(c.heard[from..].windows(2).all(|w| id(&w[0]) < id(&w[1])));
         }
@@ -319,6 +336,16 @@ async fn every_fault_of_the_futures_shows_itself_once() {
 #[tokio::test]
 async fn every_fault_of_deribit_shows_itself_once() {
     walk(VenueId::Deribit).await;
+}
+
+#[tokio::test]
+async fn every_fault_of_coinbase_advanced_shows_itself_once() {
+    walk(VenueId::CoinbaseAdvanced).await;
+}
+
+#[tokio::test]
+async fn every_fault_of_coinbase_exchange_shows_itself_once() {
+    walk(VenueId::CoinbaseExchange).await;
 }
 
 #[tokio::test]
