@@ -121,5 +121,7 @@ fn check_channel(api: Api, channel: &str) -> Result<(), String> {
     if known.contains(&channel) { Ok(()) } else { Err(format!("unknown channel; known: {}", known.join(", "))) }
 }
 
+#[cfg(all(test, feature = "stage"))]
+mod chaos;
 #[cfg(test)]
 mod tests;
