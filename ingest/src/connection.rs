@@ -190,6 +190,8 @@ pub struct Connection<P> {
     ping_due: Option<Nanos>,
     /// Books that were subscribed, and when each is asked for again if it has not started by then.
     books_due: BTreeMap<String, Nanos>,
+    /// When each book was subscribed anew for the last time: a venue whose books break at once is not flooded.
+    books_restarted: BTreeMap<String, Nanos>,
     /// The newest event time, when it last grew, and whether that is too long ago.
     newest: Option<Nanos>,
     grown: Nanos,
@@ -235,6 +237,7 @@ impl<P: Protocol> Connection<P> {
             asked: BTreeMap::new(),
             ping_due: None,
             books_due: BTreeMap::new(),
+            books_restarted: BTreeMap::new(),
             newest: None,
             grown: Nanos(0),
             stale: false,
@@ -248,12 +251,17 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn subscribe(&mut self, topics: &[Topic], on: bool) {
+        self.subscribe_at(Nanos(i64::MIN), topics, on);
+    }
+
+    /// Not before `at`.
+    fn subscribe_at(&mut self, at: Nanos, topics: &[Topic], on: bool) {
         for mut call in self.protocol.subscribe(&mut self.ids, topics, on) {
             if !on {
                 // What is left is not missed.
                 call.awaits.iter_mut().for_each(|(_, topics)| topics.clear());
             }
-            self.sends.push(call);
+            self.sends.push_at(at, call);
         }
     }
 
@@ -292,7 +300,7 @@ impl<P: Protocol> Connection<P> {
                     match self.protocol.book(&mut self.ids, symbol) {
                         BookSource::Rest(request) => self.fetch(at, want, request),
                         BookSource::Ask(call) => self.sends.push_at(at, call),
-                        BookSource::Resubscribe => self.resubscribe_book(&symbol.clone(), out),
+                        BookSource::Resubscribe => self.resubscribe_book(now, &symbol.clone(), out),
                     }
                 }
                 Want::Trades { symbol, after } => match self.protocol.trades_after(symbol, *after) {
@@ -303,15 +311,18 @@ impl<P: Protocol> Connection<P> {
         }
     }
 
-    fn resubscribe_book(&mut self, symbol: &str, out: &mut Vec<Action>) {
+    fn resubscribe_book(&mut self, now: Nanos, symbol: &str, out: &mut Vec<Action>) {
         let mine = |t: &&Topic| t.carries == Carries::Book && t.symbol == symbol;
         let topics: Vec<Topic> = self.topics.iter().filter(mine).cloned().collect();
         if topics.is_empty() {
             out.push(Action::Warn(format!("no channel gives the order book of {symbol}")));
             return;
         }
-        self.subscribe(&topics, false);
-        self.subscribe(&topics, true);
+        let last = self.books_restarted.get(symbol).copied();
+        let at = last.map_or(now, |last| after_ms(last, self.limits.snapshot_retry_ms)).max(now);
+        self.books_restarted.insert(symbol.to_owned(), at);
+        self.subscribe_at(at, &topics, false);
+        self.subscribe_at(at, &topics, true);
     }
 
     fn control(&mut self, now: Nanos, control: Control, out: &mut Vec<Action>) {
@@ -551,6 +562,7 @@ impl<P: Protocol> Session for Connection<P> {
         self.subscribed = false;
         self.ping_due = None;
         self.books_due.clear();
+        self.books_restarted.clear();
         self.watchdog.close();
         self.sends.clear();
         self.waiting.clear();
@@ -584,6 +596,7 @@ impl<P: Protocol> Session for Connection<P> {
                 }
                 self.feed.forget(symbol);
                 self.books_due.remove(symbol);
+                self.books_restarted.remove(symbol);
                 if self.connected {
                     self.subscribe(&leave, false);
                 }
