@@ -125,6 +125,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "null_numbers"        Frame Deribit        "send one ticker with nulls where there is no trade or quote yet";
     "scientific"          Frame Deribit        "send one book change with amounts as 1.0e3";
     "push_first"          Frame Deribit        "push user.orders and user.trades before the answer to one order";
+    "turn_away"           Frame All            "answer one new connection with 503";
     "delay"               Now   All            "hold every data frame back for `ms`, then send them in order";
     "pause"               Now   All            "stop the market until `resume`";
     "resume"              Now   All            "let the market go on";

@@ -1,5 +1,5 @@
-//! Venues on loopback that speak Binance's and Deribit's real WebSocket and REST protocols, fed by a seeded market or
-//! by a recording, with faults on command.
+//! Venues on loopback that speak the real WebSocket and REST protocols of Binance, Deribit and Coinbase (market data
+//! alone), fed by a seeded market or by a recording, with faults on command.
 //!
 //! Chance lives in one generator ([`rng`]), money in whole ticks and lots ([`instrument`]); floats only steer the fair
 //! value ([`reference`]).

@@ -26,14 +26,15 @@ const EXAMPLES: &str = "Examples:
 Orders: Binance keys and Deribit client_id/client_secret are `account.api_key` and `account.api_secret` of the
 configuration (simulator-key, simulator-secret). Money and orders are imaginary.";
 
-/// Venues on loopback that speak the real protocols of Binance and Deribit, to try strategies offline.
+/// Venues on loopback that speak the real protocols of Binance, Deribit and Coinbase, to try strategies offline.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {
-    /// Venues to stand in for: binance, binance-usdm, binance-coinm, deribit.
+    /// Venues to stand in for: binance, binance-usdm, binance-coinm, deribit, coinbase, coinbase-exchange.
     #[arg(long, value_delimiter = ',', default_value = "binance,binance-usdm,deribit", value_parser = VenueId::parse)]
     venue: Vec<VenueId>,
-    /// Symbols, each with an optional @START_PRICE; BTCUSDT is BTC-PERPETUAL at Deribit.
+    /// Symbols, each with an optional @START_PRICE; BTCUSDT is BTC-PERPETUAL at Deribit and BTC-USD at
+    /// Coinbase.
     #[arg(long, value_delimiter = ',', default_value = "BTCUSDT,ETHUSDT")]
     symbols: Vec<String>,
     /// The market is a function of this number, the symbols and the start time.

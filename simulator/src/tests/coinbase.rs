@@ -254,6 +254,21 @@ async fn coinbase_closes_who_says_nothing_or_too_much() {
 }
 
 #[tokio::test]
+async fn heartbeats_keep_a_quiet_connection_of_coinbase() {
+    let mut quick = options(A);
+    quick.config.coinbase.quiet_close_ms = 1500;
+    let sim = Simulator::start(quick).await.unwrap();
+    let (mut quiet, mut beating) = (open(&sim, A).await, open(&sim, A).await);
+    ask(&mut quiet, A, "status", &["BTC-USD"]).await;
+    ask(&mut beating, A, "heartbeats", &[]).await;
+    assert!(matches!(quiet.end().await, End::Closed(1000, why) if why == "quiet"));
+    for _ in 0..3 {
+        beating.until(|v| v["channel"] == "heartbeats").await;
+    }
+    sim.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn coinbase_exchange_refuses_a_message_with_one_wrong_name_and_lists_the_whole_set() {
     let sim = start(X).await;
     let mut c = open(&sim, X).await;

@@ -147,6 +147,16 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
             strike(Command::new(kind));
             c.until(|v| v["params"]["type"] == "test_request").await;
         }
+        "turn_away" => {
+            strike(Command::new(kind));
+            let path = match venue {
+                VenueId::Deribit => "/ws/api/v2",
+                _ if venue.is_coinbase() => "/",
+                _ => "/ws",
+            };
+            assert!(connect_async(format!("ws://{addr}{path}")).await.is_err());
+            Client::open(addr, path).await;
+        }
         "delay" => {
             let mut c = trades().await;
             c.next().await;

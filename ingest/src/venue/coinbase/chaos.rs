@@ -65,13 +65,15 @@ async fn a_cut_is_told_as_a_link_gap_and_the_trades_between_are_there_on_both_ap
 }
 
 #[tokio::test]
-async fn a_drop_while_it_waits_to_reconnect_changes_nothing() {
+async fn attempts_that_fail_before_it_is_connected_again_change_nothing() {
     let mut chaos = following(advanced()).await;
+    chaos.fault(Fault::new("turn_away").count(3));
     chaos.fault(Fault::new("close"));
-    chaos.until("the loss", |s| s.lost() == 1).await;
-    chaos.fault(Fault::new("cut"));
-    chaos.until("whole again", |s| s.is_whole() && books(s, 2)).await;
-    ends_well(chaos).await;
+    chaos.until("whole again", |s| s.lost() == 1 && s.is_whole() && books(s, 2)).await;
+    assert_eq!(chaos.sim.faults(VenueId::CoinbaseAdvanced)["struck"]["turn_away"], 3);
+    let seen = ends_well(chaos).await;
+    // One gap from the loss to the first event behind it, however many attempts lay between.
+    assert_eq!((seen.gaps_of(BTC, "link").len(), seen.gaps_of(BTC, "trade").len()), (2, 0));
 }
 
 #[tokio::test]

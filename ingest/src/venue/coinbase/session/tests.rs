@@ -265,6 +265,47 @@ fn exchange_subscribes_product_by_product_and_pages_the_trades_that_were_missed(
     "#]]);
 }
 
+#[test]
+fn a_book_that_breaks_at_once_again_waits_before_it_is_subscribed_anew() {
+    let bad = r#"{"type":"l2update","product_id":"BTC-USD","changes":[["buy","1","0.-10000"]]}"#;
+    let snapshot = r#"{"type":"snapshot","product_id":"BTC-USD","bids":[["1","2"]],"asks":[]}"#;
+    let listed = r#"{"type":"subscriptions","channels":[{"name":"level2_batch","product_ids":["BTC-USD"]}]}"#;
+    Bench::new("coinbase-exchange", &plan("coinbase-exchange", &["BTC-USD"], &["level2_batch:{}"], &[]))
+        .open()
+        .frame("ack", listed)
+        .frame("snapshot", snapshot)
+        .frame("bad", bad)
+        .until(1100)
+        .frame("snapshot", snapshot)
+        .frame("bad", bad)
+        .frame("bad", bad)
+        .until(3000)
+        .end(expect![[r#"
+            open
+              send {"channels":["level2_batch"],"product_ids":["BTC-USD"],"type":"subscribe"}
+            ack (whole)
+            snapshot (whole)
+              book BTC-USD snapshot unnumbered
+            bad (whole)
+              DEAD `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
+              GAP BTC-USD book 1000..: a message of a book was not understood: `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
+            timer 1020 (whole)
+              send {"channels":["level2_batch"],"product_ids":["BTC-USD"],"type":"unsubscribe"}
+            timer 1040 (whole)
+              send {"channels":["level2_batch"],"product_ids":["BTC-USD"],"type":"subscribe"}
+            snapshot (whole)
+              book BTC-USD snapshot unnumbered
+            bad (whole)
+              DEAD `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
+            bad (whole)
+              DEAD `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
+            timer 2000 (whole)
+              send {"channels":["level2_batch"],"product_ids":["BTC-USD"],"type":"unsubscribe"}
+            timer 2020 (whole)
+              send {"channels":["level2_batch"],"product_ids":["BTC-USD"],"type":"subscribe"}
+        "#]]);
+}
+
 proptest! {
     /// Whatever is lost, doubled or swapped: a message that is not the next one is never taken for it.
     #[test]
