@@ -117,6 +117,11 @@ impl Sync {
         }
     }
 
+    /// Whether its messages carry numbers at all.
+    pub fn is_numbered(&self) -> bool {
+        self.rule.numbered()
+    }
+
     /// Forgets everything: the connection is new.
     pub fn reset(&mut self) {
         self.state = State::Waiting;

@@ -191,6 +191,7 @@ pub struct Connection<P> {
     protocol: P,
     number: usize,
     ws: String,
+    rule: Rule,
     limits: Limits,
     pace: Pace,
     ids: Ids,
@@ -202,6 +203,10 @@ pub struct Connection<P> {
     fetches: Paced<(u64, Request)>,
     asked: BTreeMap<u64, Want>,
     ping_due: Option<Nanos>,
+    /// Books that were subscribed, and when each is asked for again if it has not started by then.
+    books_due: BTreeMap<String, Nanos>,
+    /// When each book, or trades, were subscribed anew for the last time: a venue whose books break at once is not flooded.
+    restarted: BTreeMap<(Carries, String), Nanos>,
     /// The newest event time, when it last grew, and whether that is too long ago.
     newest: Option<Nanos>,
     grown: Nanos,
@@ -238,6 +243,7 @@ impl<P: Protocol> Connection<P> {
         Self {
             number,
             ws: plan.endpoints.ws.clone(),
+            rule,
             limits: plan.limits.clone(),
             ids: Ids(1),
             feed,
@@ -247,6 +253,8 @@ impl<P: Protocol> Connection<P> {
             fetches: Paced::new(plan.limits.request_spacing_ms),
             asked: BTreeMap::new(),
             ping_due: None,
+            books_due: BTreeMap::new(),
+            restarted: BTreeMap::new(),
             newest: None,
             grown: Nanos(0),
             stale: false,
@@ -261,18 +269,27 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn subscribe(&mut self, topics: &[Topic], on: bool) {
+        self.subscribe_at(Nanos(i64::MIN), topics, on);
+    }
+
+    /// Not before `at`.
+    fn subscribe_at(&mut self, at: Nanos, topics: &[Topic], on: bool) {
         for mut call in self.protocol.subscribe(&mut self.ids, topics, on) {
             if !on {
                 // What is left is not missed.
                 call.awaits.iter_mut().for_each(|(_, topics)| topics.clear());
             }
-            self.sends.push(call);
+            self.sends.push_at(at, call);
         }
     }
 
     /// At once, before anything that waits its turn.
     fn send(&mut self, now: Nanos, call: Call, out: &mut Vec<Action>) {
         for (key, topics) in call.awaits {
+            // A snapshot that comes by itself may be lost, or not be understood.
+            let books = topics.iter().filter(|t| t.carries == Carries::Book && !self.rule.wants_snapshot());
+            let due = after_ms(now, self.limits.ack_timeout_ms);
+            self.books_due.extend(books.map(|t| (t.symbol.clone(), due)));
             self.waiting.sent(now, key, topics);
         }
         out.push(Action::Send(call.text));
@@ -301,14 +318,14 @@ impl<P: Protocol> Connection<P> {
                     match self.protocol.book(&mut self.ids, symbol) {
                         BookSource::Rest(request) => self.fetch(at, want, request),
                         BookSource::Ask(call) => self.sends.push_at(at, call),
-                        BookSource::Resubscribe => self.resubscribe(&symbol.clone(), Carries::Book, out),
+                        BookSource::Resubscribe => self.resubscribe(now, &symbol.clone(), Carries::Book, out),
                     }
                 }
                 Want::Trades { symbol, after } => match self.protocol.trades_after(symbol, *after) {
                     Some(request) => self.fetch(now, want, request),
                     None => {
                         if !self.history_comes {
-                            self.resubscribe(&symbol.clone(), Carries::Trades, out);
+                            self.resubscribe(now, &symbol.clone(), Carries::Trades, out);
                         }
                         self.feed.awaits_history(symbol, after_ms(now, self.limits.ack_timeout_ms));
                     }
@@ -318,7 +335,7 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// Leaves what carries a symbol's book or trades and comes back: the venue begins anew.
-    fn resubscribe(&mut self, symbol: &str, carries: Carries, out: &mut Vec<Action>) {
+    fn resubscribe(&mut self, now: Nanos, symbol: &str, carries: Carries, out: &mut Vec<Action>) {
         let mine = |t: &&Topic| t.carries == carries && t.symbol == symbol;
         let topics: Vec<Topic> = self.topics.iter().filter(mine).cloned().collect();
         if topics.is_empty() {
@@ -326,8 +343,12 @@ impl<P: Protocol> Connection<P> {
             out.push(Action::Warn(format!("no channel gives the {what} of {symbol}")));
             return;
         }
-        self.subscribe(&topics, false);
-        self.subscribe(&topics, true);
+        let key = (carries, symbol.to_owned());
+        let last = self.restarted.get(&key).copied();
+        let at = last.map_or(now, |last| after_ms(last, self.limits.snapshot_retry_ms)).max(now);
+        self.restarted.insert(key, at);
+        self.subscribe_at(at, &topics, false);
+        self.subscribe_at(at, &topics, true);
     }
 
     fn control(&mut self, now: Nanos, control: Control, out: &mut Vec<Action>) {
@@ -337,12 +358,12 @@ impl<P: Protocol> Connection<P> {
             }
             Control::Subscribed { id, channels } => {
                 if let Some(wanted) = self.waiting.answered(&id) {
-                    left_out(now, &wanted, &channels, out);
+                    self.left_out(now, &wanted, &channels, out);
                 }
             }
             Control::Listed { channels } => {
                 if let Some(wanted) = self.waiting.oldest_but(PING) {
-                    left_out(now, &wanted, &channels, out);
+                    self.left_out(now, &wanted, &channels, out);
                 }
             }
             Control::Pong => {
@@ -391,7 +412,7 @@ impl<P: Protocol> Connection<P> {
         };
         let code = code.map(|code| format!("{code} ")).unwrap_or_default();
         out.push(Action::Warn(format!("the venue refused a request: {code}{message}")));
-        left_out(now, &wanted.unwrap_or_default(), &[], out);
+        self.left_out(now, &wanted.unwrap_or_default(), &[], out);
         self.maybe_subscribed(now, out);
     }
 
@@ -418,19 +439,35 @@ impl<P: Protocol> Connection<P> {
             out.push(Action::Send(text));
         }
     }
-}
 
-/// A venue may leave out what it does not know or allow without an error: each such topic is a gap that lasts.
-fn left_out(now: Nanos, wanted: &[Topic], got: &[String], out: &mut Vec<Action>) {
-    for topic in wanted.iter().filter(|t| !got.contains(&t.text)) {
-        let channel = match topic.carries {
-            Carries::Trades => "trade",
-            Carries::Book => "book",
-            Carries::Other => "channel",
-        };
-        let reason = format!("the venue did not subscribe {}", topic.text);
-        out.push(Action::Warn(reason.clone()));
-        out.push(Action::Gap(Missing { symbol: topic.symbol.clone(), channel, from: now, to: None, reason }));
+    /// A venue may leave out what it does not know or allow without an error: each such topic is a gap that lasts.
+    fn left_out(&mut self, now: Nanos, wanted: &[Topic], got: &[String], out: &mut Vec<Action>) {
+        for topic in wanted.iter().filter(|t| !got.contains(&t.text)) {
+            let channel = match topic.carries {
+                Carries::Trades => "trade",
+                Carries::Book => "book",
+                Carries::Other => "channel",
+            };
+            if topic.carries == Carries::Book {
+                self.books_due.remove(&topic.symbol);
+            }
+            let reason = format!("the venue did not subscribe {}", topic.text);
+            out.push(Action::Warn(reason.clone()));
+            out.push(Action::Gap(Missing { symbol: topic.symbol.clone(), channel, from: now, to: None, reason }));
+        }
+    }
+
+    /// Asks again for the books that did not start in time.
+    fn late_books(&mut self, now: Nanos, out: &mut Vec<Action>) {
+        let late: Vec<String> =
+            self.books_due.iter().filter(|(_, due)| **due <= now).map(|(symbol, _)| symbol.clone()).collect();
+        let mut wants = Vec::new();
+        for symbol in late {
+            self.books_due.remove(&symbol);
+            self.feed.restart_late_book(now, &symbol, out, &mut wants);
+        }
+        self.want(now, wants, out);
+        self.flush(now, out);
     }
 }
 
@@ -504,6 +541,7 @@ impl<P: Protocol> Session for Connection<P> {
         self.flush(now, out);
         self.ping(now, out);
         self.feed.on_timer(now, out);
+        self.late_books(now, out);
         if !self.stale && self.newest.is_some() && self.stale_due() <= now {
             self.stale = true;
             out.push(Action::Stale(true));
@@ -517,8 +555,9 @@ impl<P: Protocol> Session for Connection<P> {
             return None;
         }
         let own = [self.sends.due(), self.fetches.due(), self.waiting.due(), self.watchdog.due(), self.ping_due];
+        let books = self.books_due.values().min().copied();
         let stale = (!self.stale && self.newest.is_some()).then(|| self.stale_due());
-        earliest(own.into_iter().chain([self.feed.due(), stale]))
+        earliest(own.into_iter().chain([self.feed.due(), stale, books]))
     }
 
     fn on_http(&mut self, now: Nanos, id: u64, answer: HttpResult, out: &mut Vec<Action>) {
@@ -557,6 +596,8 @@ impl<P: Protocol> Session for Connection<P> {
         self.connected = false;
         self.subscribed = false;
         self.ping_due = None;
+        self.books_due.clear();
+        self.restarted.clear();
         self.watchdog.close();
         self.sends.clear();
         self.waiting.clear();
@@ -589,6 +630,8 @@ impl<P: Protocol> Session for Connection<P> {
                     return Err(format!("{symbol} is not subscribed"));
                 }
                 self.feed.forget(symbol);
+                self.books_due.remove(symbol);
+                self.restarted.retain(|(_, of), _| of != symbol);
                 if self.connected {
                     self.subscribe(&leave, false);
                 }

@@ -277,6 +277,13 @@ impl Feed {
         }
     }
 
+    /// Asks once more for a book whose snapshot should have come by now. A book that follows is left alone.
+    pub fn restart_late_book(&mut self, now: Nanos, name: &str, out: &mut Vec<Action>, wants: &mut Vec<Want>) {
+        if let Some(s) = self.symbols.get_mut(name).filter(|s| !s.book.is_live()) {
+            restart_book(s, name, s.last_ts.unwrap_or(now), "no snapshot came", out, wants);
+        }
+    }
+
     /// Throws a symbol's book away and starts it again.
     pub fn resync(
         &mut self,
@@ -637,4 +644,18 @@ pub fn subject_of(event: &Event) -> Option<(&str, Option<Nanos>)> {
         }
         Event::Ignored { trade: None, .. } | Event::Other(_) | Event::Malformed(_) => return None,
     })
+}
+
+/// Puts the trades of one frame into rising id where the venue sends the newest first (Coinbase Advanced); what stands
+/// between them keeps its place.
+pub fn trades_in_order(events: &mut [Event]) {
+    let id = |event: &Event| if let Event::Trade(trade) = event { Some(trade.id) } else { None };
+    if events.iter().filter_map(id).is_sorted() {
+        return;
+    }
+    let places: Vec<usize> = (0..events.len()).filter(|at| id(&events[*at]).is_some()).collect();
+    let empty = || Event::Other(String::new());
+    let mut trades: Vec<Event> = places.iter().map(|at| std::mem::replace(&mut events[*at], empty())).collect();
+    trades.sort_by_key(id);
+    places.into_iter().zip(trades).for_each(|(at, trade)| events[at] = trade);
 }

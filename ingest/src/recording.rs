@@ -7,7 +7,7 @@ use schemas::Nanos;
 use schemas::raw::Raw;
 
 use crate::event::{Event, Frame};
-use crate::feed::{Feed, TradeIds, subject_of};
+use crate::feed::{Feed, TradeIds, subject_of, trades_in_order};
 use crate::pack::Packer;
 use crate::session::{Action, Limits};
 use crate::venue::{Market, Venue};
@@ -128,6 +128,7 @@ impl Player {
         };
         let mut events = std::mem::take(&mut self.events);
         venue.decode(market, Frame::Text(frame), &mut events);
+        trades_in_order(&mut events);
         for mut event in events.drain(..) {
             if self.feed.passes(&event) {
                 self.say(recv, &event, out);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use schemas::num::parse_decimal;
+use schemas::num::{day_of_civil, parse_decimal};
 use schemas::{Decimal, Nanos};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
@@ -145,6 +145,54 @@ pub fn instant(number: i64) -> Nanos {
     }
 }
 
+/// Nanoseconds since 1970 of an RFC 3339 time with none to nine digits behind its second, read exactly: what Coinbase
+/// and others that print with Go write (`2026-09-30T02:39:54.18954Z`). An offset such as `+02:00` may stand for `Z`. A
+/// date that the calendar does not have, or that 64 bits of nanoseconds do not hold (1677 to 2262), is refused.
+pub fn rfc3339(text: &str) -> Result<Nanos, String> {
+    rfc3339_ns(text.as_bytes()).ok_or_else(|| format!("`{text}` is not an RFC 3339 time of the years 1678 to 2261"))
+}
+
+fn rfc3339_ns(text: &[u8]) -> Option<Nanos> {
+    const MONTH_DAYS: [u8; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let (head, tail) = text.split_first_chunk::<19>()?;
+    let number = |at: usize, n: usize| {
+        head[at..at + n].iter().try_fold(0i64, |sum, b| b.is_ascii_digit().then(|| sum * 10 + i64::from(b - b'0')))
+    };
+    if [head[4], head[7], head[10], head[13], head[16]] != *b"--T::" {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
+    let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days_max = i64::from(*MONTH_DAYS.get(usize::try_from(month - 1).ok()?)?) - i64::from(month == 2 && !leap);
+    if !(1..=days_max).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let (mut part_ns, mut zone) = (0i64, tail);
+    if let [b'.', digits @ ..] = tail {
+        let n = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+        if !(1..=9).contains(&n) {
+            return None;
+        }
+        let value = digits[..n].iter().fold(0i64, |sum, b| sum * 10 + i64::from(b - b'0'));
+        (part_ns, zone) = (value * 10i64.pow(9 - n as u32), &digits[n..]);
+    }
+    let offset_s = match *zone {
+        [b'Z'] => 0,
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] if [h1, h2, m1, m2].iter().all(u8::is_ascii_digit) => {
+            let two = |a: u8, b: u8| i64::from(a - b'0') * 10 + i64::from(b - b'0');
+            let (hours, minutes) = (two(h1, h2), two(m1, m2));
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            (hours * 3600 + minutes * 60) * if sign == b'+' { 1 } else { -1 }
+        }
+        _ => return None,
+    };
+    let seconds = day_of_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset_s;
+    seconds.checked_mul(Nanos::PER_SECOND)?.checked_add(part_ns).map(Nanos)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +218,44 @@ mod tests {
         assert_eq!(instant(99_999_999_999_999_999), Nanos(i64::MAX));
     }
 
+    #[test]
+    fn a_time_is_read_with_none_to_nine_digits_behind_its_second() {
+        for (text, ns) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2026-09-30T02:39:54.18954Z", 1_790_735_994_189_540_000),
+            ("2026-09-30T02:39:54.348924289Z", 1_790_735_994_348_924_289),
+            ("2026-09-30T04:39:54.3+02:00", 1_790_735_994_300_000_000),
+            ("1969-12-31T23:59:59.999999999Z", -1),
+        ] {
+            assert_eq!(rfc3339(text), Ok(Nanos(ns)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_the_calendar_or_nanoseconds_do_not_have_is_refused() {
+        for text in [
+            "",
+            "Z",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-00-01T00:00:00Z",
+            "2026-01-00T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:60Z",
+            "2026-01-01T00:00:00",
+            "2026-01-01T00:00:00.Z",
+            "2026-01-01T00:00:00.1234567890Z",
+            "2026-01-01 00:00:00Z",
+            "2026-01-01T00:00:00ZZ",
+            "2026-01-01T00:00:00+2:00",
+            "0001-01-01T00:00:00Z",
+            "2263-01-01T00:00:00Z",
+            "20x6-01-01T00:00:00Z",
+        ] {
+            assert!(rfc3339(text).is_err(), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn the_short_way_reads_what_the_long_way_reads(text in "0{0,2}[0-9]{1,12}(\\.[0-9]{1,12}0{0,4})?") {
@@ -185,6 +271,34 @@ mod tests {
             bytes[at] = other;
             let parsed = std::str::from_utf8(&bytes).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
             prop_assert_eq!(eight_digits(bytes), parsed.and_then(|t| t.parse().ok()));
+        }
+
+        #[test]
+        fn a_time_that_is_written_is_read_back(ns in -9_000_000_000_000_000_000i64..9_000_000_000_000_000_000, digits in 0usize..10, offset_min in -1439i64..1440) {
+            let part = 10i64.pow(9 - digits as u32);
+            let ns = ns.div_euclid(part) * part;
+            // Written by the calendar's other direction.
+            let local = ns + offset_min * 60 * Nanos::PER_SECOND;
+            let (year, month, day) = schemas::num::civil_day(local.div_euclid(Nanos::PER_DAY));
+            let of_day = local.rem_euclid(Nanos::PER_DAY);
+            let (second, fraction) = (of_day / Nanos::PER_SECOND, of_day % Nanos::PER_SECOND);
+            let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+            let fraction = if digits == 0 { String::new() } else { format!(".{}", &format!("{fraction:09}")[..digits]) };
+            let zone = match offset_min {
+                0 => "Z".to_owned(),
+                m => format!("{}{:02}:{:02}", if m < 0 { '-' } else { '+' }, m.abs() / 60, m.abs() % 60),
+            };
+            let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{zone}");
+            prop_assert_eq!(rfc3339(&text), Ok(Nanos(ns)), "{}", text);
+        }
+
+        #[test]
+        fn a_time_with_a_byte_changed_is_another_time_or_none(at in 0usize..26, byte in 32u8..127) {
+            let mut text = *b"2026-09-30T02:39:54.18954Z";
+            let other = text[at] != byte;
+            text[at] = byte;
+            let read = rfc3339(std::str::from_utf8(&text).unwrap());
+            prop_assert_eq!(other, read != Ok(Nanos(1_790_735_994_189_540_000)));
         }
 
         #[test]

@@ -23,6 +23,7 @@ pub struct Config {
     pub deribit: Deribit,
     pub hyperliquid: Hyperliquid,
     pub mexc: Mexc,
+    pub coinbase: Coinbase,
     pub account: Account,
 }
 
@@ -75,6 +76,13 @@ pub struct Mexc {
     pub connection_life_ms_max: u64,
     pub spot_weight_per_10s_max: u64,
     pub contract_requests_per_2s_max: u64,
+pub struct Coinbase {
+    pub subscribe_wait_ms: u64,
+    pub quiet_close_ms: u64,
+    pub advanced_messages_per_second_max: usize,
+    pub exchange_messages_per_second_max: usize,
+    pub connections_per_second_max: usize,
+    pub rest_per_second_max: usize,
 }
 
 #[derive(Clone, Deserialize)]
@@ -116,6 +124,8 @@ impl Config {
             ("simulator.binance.futures_ping_period_ms", self.binance.futures_ping_period_ms),
             ("simulator.binance.connection_life_ms_max", self.binance.connection_life_ms_max),
             ("simulator.deribit.credits_per_request", self.deribit.credits_per_request),
+            ("simulator.coinbase.subscribe_wait_ms", self.coinbase.subscribe_wait_ms),
+            ("simulator.coinbase.quiet_close_ms", self.coinbase.quiet_close_ms),
             ("simulator.deribit.test_request_wait_ms", self.deribit.test_request_wait_ms),
             ("simulator.hyperliquid.silence_ms_max", self.hyperliquid.silence_ms_max),
             ("simulator.mexc.unsubscribed_ms_max", self.mexc.unsubscribed_ms_max),

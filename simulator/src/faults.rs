@@ -90,6 +90,9 @@ pub enum Protocols {
     MexcSpot,
     BinanceMexc,
     /// Those whose refusals are REST answers.
+    Coinbase,
+    CoinbaseAdvanced,
+    /// Those whose REST has a budget of requests.
     NotDeribit,
     All,
 }
@@ -111,6 +114,13 @@ impl Protocols {
             Self::Deribit => venue == VenueId::Deribit,
             Self::Hyperliquid => venue == VenueId::Hyperliquid,
             Self::Rest429 => venue != VenueId::Deribit,
+            Self::Binance => venue.is_binance(),
+            Self::BinanceSpot => venue == VenueId::BinanceSpot,
+            Self::BinanceFutures => matches!(venue, VenueId::BinanceUsdm | VenueId::BinanceCoinm),
+            Self::Deribit => venue == VenueId::Deribit,
+            Self::Coinbase => venue.is_coinbase(),
+            Self::CoinbaseAdvanced => venue == VenueId::CoinbaseAdvanced,
+            Self::NotDeribit => venue != VenueId::Deribit,
         }
     }
 }
@@ -135,6 +145,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "null_numbers"        Frame Deribit        "send one ticker with nulls where there is no trade or quote yet";
     "scientific"          Frame Deribit        "send one book change with amounts as 1.0e3";
     "push_first"          Frame Deribit        "push user.orders and user.trades before the answer to one order";
+    "turn_away"           Frame All            "answer one new connection with 503";
     "delay"               Now   All            "hold every data frame back for `ms`, then send them in order";
     "pause"               Now   All            "stop the market until `resume`";
     "resume"              Now   All            "let the market go on";
@@ -152,6 +163,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "snapshot_inside"     Rest  BinanceMexc        "take the depth snapshot at once and answer `ms` later";
     "snapshot_newer"      Rest  BinanceMexc        "serve the depth snapshot, and the events before it `ms` later";
     "rest_429"            Rest  NotDeribit     "answer 429 with Retry-After and the venue's code";
+    "rest_429"            Rest  NotDeribit     "answer 429 (Binance: with Retry-After and -1003)";
     "rest_418"            Rest  Binance        "answer 418 (banned) with Retry-After and -1003";
     "rest_503"            Rest  All            "answer 503, outcome unknown";
     "rest_delay"          Rest  All            "do what was asked and answer `ms` later";
@@ -173,6 +185,12 @@ pub const FAULTS: &[FaultKind] = faults![
     "old_deals"           Frame Mexc           "send the trades of one moment as before they had ids (contract: as objects)";
     "unknown_fields"      Frame MexcSpot       "put fields of a later schema around one frame";
     "empty_body"          Frame MexcSpot       "send one frame without its body";
+    "drop_message"        Frame CoinbaseAdvanced "leave out one message of a connection, whatever its channel";
+    "bad_level"           Depth Coinbase       "send one change of a book with a size of 0.-10000";
+    "bad_snapshot"        Frame Coinbase       "send one whole book with a size of 0.-10000";
+    "no_time"             Depth Coinbase       "send one change of a book with a time of 1970 (Advanced) or 0001 (Exchange)";
+    "leave_out"           Frame Coinbase       "leave the last product or channel out of one subscription";
+    "refuse"              Frame Coinbase       "refuse one subscription (Advanced: authentication failure)";
 ];
 
 /// A depth event before it is text.
@@ -325,6 +343,10 @@ impl Faults {
                 (r#""e":"trade""#, r#""e":"tradeMystery""#),
                 (r#""side":"A""#, r#""side":"Mystery""#),
                 (r#""side":"B""#, r#""side":"Mystery""#),
+                (r#""side":"BUY""#, r#""side":"MYSTERY""#),
+                (r#""side":"SELL""#, r#""side":"MYSTERY""#),
+                (r#""side":"buy""#, r#""side":"sideways""#),
+                (r#""side":"sell""#, r#""side":"sideways""#),
             ];
             return match words.iter().find(|(known, _)| text.contains(known)) {
                 Some((known, unknown)) => text.replacen(known, unknown, 1),

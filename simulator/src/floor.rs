@@ -286,6 +286,9 @@ impl Stand {
     }
 
     pub fn connect(&mut self, client: ClientId, path: &str, query: &str) -> Result<(), Reply> {
+        if self.floor.faults.take("turn_away", "").is_some() {
+            return Err(Reply::json(503, ""));
+        }
         self.protocol.connect(&mut self.floor, client, path, query)
     }
     pub fn message(&mut self, client: ClientId, text: &str) {

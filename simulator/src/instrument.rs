@@ -22,6 +22,27 @@ impl VenueId {
 impl VenueId {
     pub const ALL: [Self; 6] =
         [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit, Self::MexcSpot, Self::MexcContract];
+    CoinbaseAdvanced,
+    CoinbaseExchange,
+}
+
+impl VenueId {
+    pub const ALL: [Self; 6] = [
+        Self::BinanceSpot,
+        Self::BinanceUsdm,
+        Self::BinanceCoinm,
+        Self::Deribit,
+        Self::CoinbaseAdvanced,
+        Self::CoinbaseExchange,
+    ];
+
+    pub fn is_binance(self) -> bool {
+        matches!(self, Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm)
+    }
+
+    pub fn is_coinbase(self) -> bool {
+        matches!(self, Self::CoinbaseAdvanced | Self::CoinbaseExchange)
+    }
 
     /// The name that the rest of Tapeline uses.
     pub fn name(self) -> &'static str {
@@ -33,6 +54,8 @@ impl VenueId {
             Self::Hyperliquid => "hyperliquid",
             Self::MexcSpot => "mexc",
             Self::MexcContract => "mexc-contract",
+            Self::CoinbaseAdvanced => "coinbase",
+            Self::CoinbaseExchange => "coinbase-exchange",
         }
     }
 
@@ -224,6 +247,11 @@ impl Spec {
             (VenueId::BinanceCoinm, Some(c)) => (Grid::new(c.4.m, c.4.s, c.4.s), g(1, 0, 0)),
             (VenueId::BinanceCoinm, None) => (g(1, s, s), g(1, 0, 0)),
             (VenueId::Deribit, Some(c)) => (c.6, c.7),
+            // Prices without padding, sizes with eight digits.
+            (VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange, Some(c)) => {
+                (g(c.2.m, c.2.s, c.2.s), g(c.3.m, c.3.s, 8))
+            }
+            (VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange, None) => (g(1, s, s), g(1, lot_s, 8)),
             (VenueId::BinanceUsdm | VenueId::Deribit, None) => (g(1, s, s), g(1, lot_s, lot_s)),
             (VenueId::Hyperliquid, _) => hyperliquid_grid(base, s, lot_s),
             (VenueId::MexcSpot, Some(c)) => (g(c.2.m, c.2.s, c.2.s), g(c.3.m, c.3.s, c.3.s)),
@@ -245,6 +273,7 @@ impl Spec {
             VenueId::Deribit if inverse => format!("{base}-PERPETUAL"),
             VenueId::Deribit => format!("{base}_USDC-PERPETUAL"),
             VenueId::Hyperliquid => base.to_owned(),
+            VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange => format!("{base}-USD"),
         };
         let quote = match venue {
             VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::MexcSpot | VenueId::MexcContract => quote,
@@ -262,6 +291,7 @@ impl Spec {
             inverse,
             contract_size,
             perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::MexcSpot),
+            perpetual: venue != VenueId::BinanceSpot && !venue.is_coinbase(),
             start_price,
             min_notional: match venue {
                 VenueId::BinanceUsdm => 100,
@@ -306,6 +336,8 @@ fn pair(name: &str) -> Option<(String, String)> {
         return Some((base.to_owned(), quote.to_owned())).filter(|(b, _)| !b.is_empty());
     }
     let name = name.strip_suffix("_PERP").unwrap_or(name).replace('_', "");
+    // `BTC-USD` is the pair `BTCUSD`.
+    let name = name.strip_suffix("_PERP").unwrap_or(name).replacen('-', "", 1);
     QUOTES
         .iter()
         .find_map(|q| name.strip_suffix(q).map(|b| (b.to_owned(), (*q).to_owned())))
@@ -324,6 +356,8 @@ mod tests {
         assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTC"]);
         assert_eq!(Spec::parse(VenueId::Hyperliquid, "DOGE@0.2").unwrap().symbol, "DOGE");
         assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTCUSDT", "BTC_USDT"]);
+        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTC-USD", "BTC-USD"]);
+        assert_eq!(Spec::parse(VenueId::CoinbaseAdvanced, "BTC-USD").unwrap().symbol, "BTC-USD");
         assert_eq!(Spec::parse(VenueId::Deribit, "SOLUSDT").unwrap().symbol, "SOL_USDC-PERPETUAL");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "BTC-PERPETUAL").unwrap().symbol, "BTCUSD");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "ETHUSDT@3000.5").unwrap().start_price, 3000.5);

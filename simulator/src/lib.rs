@@ -1,12 +1,15 @@
 //! Venues on loopback that speak Binance's, Deribit's and Hyperliquid's real WebSocket and REST protocols, fed by a seeded market or
 //! Venues on loopback that speak real WebSocket and REST protocols (Binance, Deribit, MEXC), fed by a seeded market or
 //! by a recording, with faults on command.
+//! Venues on loopback that speak the real WebSocket and REST protocols of Binance, Deribit and Coinbase (market data
+//! alone), fed by a seeded market or by a recording, with faults on command.
 //!
 //! Chance lives in one generator ([`rng`]), money in whole ticks and lots ([`instrument`]); floats only steer the fair
 //! value ([`reference`]).
 
 pub mod binance;
 pub mod book;
+pub mod coinbase;
 pub mod config;
 pub mod deribit;
 pub mod faults;

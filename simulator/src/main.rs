@@ -26,14 +26,14 @@ const EXAMPLES: &str = "Examples:
 Orders: Binance keys and Deribit client_id/client_secret are `account.api_key` and `account.api_secret` of the
 configuration (simulator-key, simulator-secret). Money and orders are imaginary.";
 
-/// Venues on loopback that speak the real protocols of Binance, Deribit and Hyperliquid, to try strategies offline.
+/// Venues on loopback that speak real venue protocols, to try strategies offline.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {
-    /// Venues to stand in for: binance, binance-usdm, binance-coinm, deribit, hyperliquid.
+    /// Venues to stand in for; an unknown one is told which there are.
     #[arg(long, value_delimiter = ',', default_value = "binance,binance-usdm,deribit", value_parser = VenueId::parse)]
     venue: Vec<VenueId>,
-    /// Symbols, each with an optional @START_PRICE; BTCUSDT is BTC-PERPETUAL at Deribit, BTC at Hyperliquid.
+    /// Symbols, each with an optional @START_PRICE; BTCUSDT is spelled as each venue does (BTC-PERPETUAL, BTC, BTC-USD).
     #[arg(long, value_delimiter = ',', default_value = "BTCUSDT,ETHUSDT")]
     symbols: Vec<String>,
     /// The market is a function of this number, the symbols and the start time.

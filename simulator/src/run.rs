@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::binance::Binance;
+use crate::coinbase::Coinbase;
 use crate::config::Config;
 use crate::deribit::Deribit;
 use crate::faults::Command;
@@ -108,6 +109,7 @@ impl Options {
         }
         if self.recording.is_some() && self.venues.iter().any(|v| !v.name().starts_with("binance")) {
         if self.recording.is_some() && !self.venues.iter().all(|v| v.is_binance()) {
+        if self.recording.is_some() && self.venues.iter().any(|v| !v.is_binance()) {
             bail!("a recording plays on binance, binance-usdm or binance-coinm only");
         }
         if self.recording.is_some() && self.venues.len() > 1 {
@@ -144,6 +146,7 @@ impl Options {
             VenueId::Deribit => Box::new(Deribit::new(&floor)),
             VenueId::Hyperliquid => Box::new(Hyperliquid::new(&mut floor, self.seed)),
             VenueId::MexcSpot | VenueId::MexcContract => Box::new(Mexc::new()),
+            VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange => Box::new(Coinbase::new(venue)),
         };
         let mut stand = Stand::new(floor, protocol);
         // The past runs at the ordinary rate: a flood begins now.

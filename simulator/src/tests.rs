@@ -1,6 +1,7 @@
 //! The protocols from outside: real WebSocket and HTTP clients against a simulator on port 0.
 
 mod binance;
+mod coinbase;
 mod deribit;
 mod faults;
 mod feed;

@@ -8,6 +8,7 @@ use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 
 pub mod binance;
+pub mod coinbase;
 pub mod deribit;
 pub mod hyperliquid;
 
@@ -17,6 +18,7 @@ pub mod mexc;
 
 /// Every venue that Tapeline can speak to.
 pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &mexc::Mexc];
+pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &coinbase::Coinbase];
 
 /// One market of a venue: a tape of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,6 +6,8 @@ use crate::faults::FAULTS;
 async fn see(sim: &Handle, venue: VenueId, kind: &str) {
     if venue == VenueId::Hyperliquid {
         return hyperliquid::see(sim, kind).await;
+    if venue.is_coinbase() && super::coinbase::see(sim, venue, kind).await {
+        return;
     }
     let addr = sim.addr(venue);
     let strike = |command: Command| sim.fault(venue, command).unwrap();
@@ -17,8 +19,14 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
         VenueId::Deribit => ("BTC-PERPETUAL", "/api/v2/public"),
         other => unreachable!("Invariant: {} has cases of its own", other.name()),
         other => panic!("{} has a walk of its own", other.name()),
+        VenueId::CoinbaseAdvanced => ("BTC-USD", "/api/v3/brokerage"),
+        VenueId::CoinbaseExchange => ("BTC-USD", ""),
     };
-    let ping = if deribit { format!("{rest}/get_time") } else { format!("{rest}/ping") };
+    let ping = match venue {
+        VenueId::Deribit => format!("{rest}/get_time"),
+        _ if venue.is_coinbase() => format!("{rest}/time"),
+        _ => format!("{rest}/ping"),
+    };
     let lower = symbol.to_lowercase();
     let depth = async || {
         if deribit {
@@ -30,7 +38,9 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
         }
     };
     let trades = async || {
-        if deribit {
+        if venue.is_coinbase() {
+            super::coinbase::trades(sim, venue).await
+        } else if deribit {
             let mut c = Client::open(addr, "/ws/api/v2").await;
             c.call(json!(1), "public/subscribe", json!({ "channels": [format!("trades.{symbol}.raw")] })).await;
             c
@@ -141,6 +151,16 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
             strike(Command::new(kind));
             c.until(|v| v["params"]["type"] == "test_request").await;
         }
+        "turn_away" => {
+            strike(Command::new(kind));
+            let path = match venue {
+                VenueId::Deribit => "/ws/api/v2",
+                _ if venue.is_coinbase() => "/",
+                _ => "/ws",
+            };
+            assert!(connect_async(format!("ws://{addr}{path}")).await.is_err());
+            Client::open(addr, path).await;
+        }
         "delay" => {
             let mut c = trades().await;
             c.next().await;
@@ -152,7 +172,13 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
             // Held back, not lost and not disordered.
             let id = |t: &String| -> u64 {
                 let v: Value = serde_json::from_str(t).unwrap();
-                v["t"].as_u64().or(v["params"]["data"][0]["trade_seq"].as_u64()).unwrap()
+                let newest = v["events"][0]["trades"][0]["trade_id"].as_str().map(|id| id.parse().unwrap());
+                v["t"]
+                    .as_u64()
+                    .or(v["params"]["data"][0]["trade_seq"].as_u64())
+                    .or(v["trade_id"].as_u64())
+                    .or(newest)
+                    .unwrap()
             };
             assert!(c.heard[from..].windows(2).all(|w| id(&w[0]) < id(&w[1])));
         }
@@ -329,6 +355,13 @@ async fn every_fault_of_deribit_shows_itself_once() {
 #[tokio::test]
 async fn every_fault_of_hyperliquid_shows_itself_once() {
     walk(VenueId::Hyperliquid).await;
+async fn every_fault_of_coinbase_advanced_shows_itself_once() {
+    walk(VenueId::CoinbaseAdvanced).await;
+}
+
+#[tokio::test]
+async fn every_fault_of_coinbase_exchange_shows_itself_once() {
+    walk(VenueId::CoinbaseExchange).await;
 }
 
 #[tokio::test]
