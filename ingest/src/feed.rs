@@ -587,6 +587,7 @@ pub fn subject_of(event: &Event) -> Option<(&str, Option<Nanos>)> {
         Event::Bbo(b) => (&b.symbol, b.ts),
         Event::Ticker(t) => (&t.symbol, t.ts),
         Event::Funding(f) => (&f.symbol, Some(f.ts)),
+        Event::FundingOutlook { symbol, .. } => (symbol, None),
         // A bar's own times are those of its interval, not of now.
         Event::Bar(b) => (&b.symbol, b.event_ts),
         Event::Mark(m) => (&m.symbol, Some(m.ts)),
