@@ -11,7 +11,10 @@ use sha2::{Digest, Sha256};
 
 use crate::event::Book;
 
+mod checksum;
 mod linked;
+
+pub(crate) use checksum::as_sent;
 
 /// How the messages of a market's book follow each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,7 +124,7 @@ impl Sync {
 
     /// The venue's messages carry no numbers.
     pub fn is_unnumbered(&self) -> bool {
-        matches!(self.state, State::Unnumbered)
+        matches!(self.state, State::Unnumbered) || !self.rule.numbered()
     }
 
     /// Forgets everything: the connection is new.

@@ -9,15 +9,12 @@ use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 
-mod checksum;
 mod decode;
 mod rest;
 mod session;
 #[cfg(test)]
 mod tests;
 mod user;
-
-pub use checksum::Sums;
 
 pub struct Okx;
 

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny};
 use serde_json::value::RawValue;
 
-use super::{checksum, user};
+use super::user;
+use crate::book::as_sent;
 use crate::event::{Bar, Bbo, Book, Control, Event, Frame, Funding, Liquidation, Mark, Symbol, Ticker, Trade};
 use crate::text::{MaybeQuoted, Quoted, decimal, instant};
 
@@ -296,10 +297,11 @@ pub(super) struct BookRow<'a> {
 
 impl BookRow<'_> {
     pub fn book(self, symbol: &str, action: BookAction, partial: bool) -> Result<Book, String> {
-        // Since 2026 the venue sends 0, and the levels are read the short way; see `checksum`.
+        // Since 2026 the venue sends 0, and changes are read the short way; a snapshot keeps its digits, for checksums behind
+        // it. See `book/checksum.rs`.
         let sum = Some(self.checksum).filter(|sum| *sum != 0);
-        let read =
-            if sum.is_some() { checksum::as_sent } else { |text: &str| decimal(text).map_err(|e| e.to_string()) };
+        let keeps_digits = sum.is_some() || (action == BookAction::Snapshot && !partial);
+        let read = if keeps_digits { as_sent } else { |text: &str| decimal(text).map_err(|e| e.to_string()) };
         let levels = |rows: Vec<Level>| -> Result<Vec<(Decimal, Decimal)>, String> {
             rows.into_iter().map(|level| Ok((read(level.0)?, read(level.1)?))).collect()
         };
