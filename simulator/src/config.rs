@@ -22,6 +22,7 @@ pub struct Config {
     pub binance: Binance,
     pub deribit: Deribit,
     pub account: Account,
+    pub okx: Okx,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -54,6 +55,18 @@ pub struct Deribit {
     pub test_request_wait_ms: u64,
     pub token_life_ms: u64,
     pub channels_per_connection_max: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Okx {
+    pub idle_ms: u64,
+    pub keep_alive_ms: i64,
+    pub requests_per_hour_max: usize,
+    pub rest_per_2s_max: usize,
+    pub checksums: bool,
+    pub snapshots: bool,
+    pub rest_seq_ids: bool,
 }
 
 #[derive(Clone, Deserialize)]
@@ -96,6 +109,8 @@ impl Config {
             ("simulator.binance.connection_life_ms_max", self.binance.connection_life_ms_max),
             ("simulator.deribit.credits_per_request", self.deribit.credits_per_request),
             ("simulator.deribit.test_request_wait_ms", self.deribit.test_request_wait_ms),
+            ("simulator.okx.idle_ms", self.okx.idle_ms),
+            ("simulator.okx.rest_per_2s_max", self.okx.rest_per_2s_max as u64),
         ];
         for (key, value) in positive {
             if value == 0 {

@@ -83,6 +83,8 @@ pub enum Protocols {
     BinanceSpot,
     BinanceFutures,
     Deribit,
+    Okx,
+    NotDeribit,
     All,
 }
 
@@ -90,7 +92,11 @@ impl Protocols {
     pub fn has(self, venue: VenueId) -> bool {
         match self {
             Self::All => true,
-            Self::Binance => venue != VenueId::Deribit,
+            Self::Binance => {
+                matches!(venue, VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::BinanceCoinm)
+            }
+            Self::NotDeribit => venue != VenueId::Deribit,
+            Self::Okx => venue == VenueId::Okx,
             Self::BinanceSpot => venue == VenueId::BinanceSpot,
             Self::BinanceFutures => matches!(venue, VenueId::BinanceUsdm | VenueId::BinanceCoinm),
             Self::Deribit => venue == VenueId::Deribit,
@@ -130,7 +136,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "snapshot_older"      Rest  Binance        "serve the depth snapshot as it was when the fault was armed";
     "snapshot_inside"     Rest  Binance        "take the depth snapshot at once and answer `ms` later";
     "snapshot_newer"      Rest  Binance        "serve the depth snapshot, and the events before it `ms` later";
-    "rest_429"            Rest  Binance        "answer 429 with Retry-After and -1003";
+    "rest_429"            Rest  NotDeribit     "answer 429 with the venue's words (Binance: Retry-After and -1003)";
     "rest_418"            Rest  Binance        "answer 418 (banned) with Retry-After and -1003";
     "rest_503"            Rest  All            "answer 503, outcome unknown";
     "rest_delay"          Rest  All            "do what was asked and answer `ms` later";
@@ -144,6 +150,11 @@ pub const FAULTS: &[FaultKind] = faults![
     "test_request"        Now   Deribit        "send a test_request at once to who has set a heartbeat";
     "maintenance"         Now   Deribit        "announce platform_state locked and refuse orders with 11051 for `ms`";
     "settlement"          Now   Deribit        "refuse orders with 10041 for `ms`";
+    "no_pong"             Frame Okx            "leave one ping unanswered";
+    "upgrade_notice"      Now   Okx            "send notice 64008 (and a status), close `ms` later";
+    "keep_alive"          Now   Okx            "repeat every book's number without a change";
+    "reset_sequence"      Now   Okx            "let the books' numbers begin anew";
+    "wrong_checksum"      Frame Okx            "send one book change with a wrong checksum, where real ones are sent";
 ];
 
 /// A depth event before it is text.
@@ -294,6 +305,8 @@ impl Faults {
                 (r#""direction":"buy""#, r#""direction":"sideways""#),
                 (r#""direction":"sell""#, r#""direction":"sideways""#),
                 (r#""e":"trade""#, r#""e":"tradeMystery""#),
+                (r#""side":"buy""#, r#""side":"sideways""#),
+                (r#""side":"sell""#, r#""side":"sideways""#),
             ];
             return match words.iter().find(|(known, _)| text.contains(known)) {
                 Some((known, unknown)) => text.replacen(known, unknown, 1),

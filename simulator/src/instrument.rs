@@ -9,10 +9,11 @@ pub enum VenueId {
     BinanceUsdm,
     BinanceCoinm,
     Deribit,
+    Okx,
 }
 
 impl VenueId {
-    pub const ALL: [Self; 4] = [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit];
+    pub const ALL: [Self; 5] = [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit, Self::Okx];
 
     /// The name that the rest of Tapeline uses.
     pub fn name(self) -> &'static str {
@@ -21,6 +22,7 @@ impl VenueId {
             Self::BinanceUsdm => "binance-usdm",
             Self::BinanceCoinm => "binance-coinm",
             Self::Deribit => "deribit",
+            Self::Okx => "okx",
         }
     }
 
@@ -121,7 +123,7 @@ pub struct Spec {
     pub quote: String,
     pub price: Grid,
     pub size: Grid,
-    /// Sizes are USD (Deribit) or contracts (COIN-M), settled in the base coin.
+    /// Sizes are USD (Deribit) or contracts (COIN-M, OKX), settled in the base coin.
     pub inverse: bool,
     /// USD or coins of one contract; 1 where sizes are coins.
     pub contract_size: i64,
@@ -165,9 +167,17 @@ impl Spec {
             }
             None => (text, None),
         };
-        let (base, quote) = pair(&name.to_ascii_uppercase())
-            .ok_or_else(|| format!("symbol `{name}` has none of the quotes {}", QUOTES.join(" ")))?;
-        Ok(Self::build(venue, &base, &quote, price))
+        // OKX: `BTC-USDT`, and `BTC-USDT-SWAP` or `BTC-USD-SWAP` for a swap on it.
+        let upper = name.to_ascii_uppercase();
+        let (spelled, swap) = match upper.strip_suffix("-SWAP").filter(|_| venue == VenueId::Okx) {
+            Some(pair) => (pair, true),
+            None => (upper.as_str(), false),
+        };
+        let joined = if venue == VenueId::Okx { spelled.replace('-', "") } else { spelled.to_owned() };
+        let (base, quote) =
+            pair(&joined).ok_or_else(|| format!("symbol `{name}` has none of the quotes {}", QUOTES.join(" ")))?;
+        let spec = Self::build(venue, &base, &quote, price);
+        Ok(if swap { crate::okx::swap(spec, joined.ends_with("USD")) } else { spec })
     }
 
     fn build(venue: VenueId, base: &str, quote: &str, price: Option<f64>) -> Self {
@@ -196,16 +206,18 @@ impl Spec {
             (VenueId::BinanceCoinm, Some(c)) => (Grid::new(c.4.m, c.4.s, c.4.s), g(1, 0, 0)),
             (VenueId::BinanceCoinm, None) => (g(1, s, s), g(1, 0, 0)),
             (VenueId::Deribit, Some(c)) => (c.6, c.7),
-            (VenueId::BinanceUsdm | VenueId::Deribit, None) => (g(1, s, s), g(1, lot_s, lot_s)),
+            (VenueId::Okx, Some(c)) => (c.4, c.3),
+            (VenueId::BinanceUsdm | VenueId::Deribit | VenueId::Okx, None) => (g(1, s, s), g(1, lot_s, lot_s)),
         };
         let symbol = match venue {
             VenueId::BinanceSpot | VenueId::BinanceUsdm => format!("{base}{quote}"),
             VenueId::BinanceCoinm => format!("{base}USD_PERP"),
             VenueId::Deribit if inverse => format!("{base}-PERPETUAL"),
             VenueId::Deribit => format!("{base}_USDC-PERPETUAL"),
+            VenueId::Okx => format!("{base}-{quote}"),
         };
         let quote = match venue {
-            VenueId::BinanceSpot | VenueId::BinanceUsdm => quote,
+            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::Okx => quote,
             VenueId::Deribit if !inverse => "USDC",
             _ => "USD",
         };
@@ -218,7 +230,7 @@ impl Spec {
             size,
             inverse,
             contract_size,
-            perpetual: venue != VenueId::BinanceSpot,
+            perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::Okx),
             start_price,
             min_notional: if venue == VenueId::BinanceUsdm { 100 } else { 5 },
         }
@@ -228,7 +240,8 @@ impl Spec {
     pub fn value(&self, price: i64, size: i64) -> (i128, u32) {
         if self.inverse {
             let coins = i128::from(size) * i128::from(self.size.m) * pow10(self.price.s + 8);
-            let per_contract = if self.venue == VenueId::BinanceCoinm { i128::from(self.contract_size) } else { 1 };
+            let contracts = matches!(self.venue, VenueId::BinanceCoinm | VenueId::Okx);
+            let per_contract = if contracts { i128::from(self.contract_size) } else { 1 };
             let price = (i128::from(price) * i128::from(self.price.m)).max(1);
             return (coins * per_contract / (price * pow10(self.size.s)), 8);
         }
@@ -258,7 +271,15 @@ mod tests {
     #[test]
     fn one_symbol_is_spelled_as_each_venue_does() {
         let names = VenueId::ALL.map(|v| Spec::parse(v, "BTCUSDT").unwrap().symbol);
-        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL"]);
+        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTC-USDT"]);
+        for (text, symbol, inverse) in [
+            ("BTC-USDT", "BTC-USDT", false),
+            ("BTC-USDT-SWAP", "BTC-USDT-SWAP", false),
+            ("BTC-USD-SWAP@60000", "BTC-USD-SWAP", true),
+        ] {
+            let spec = Spec::parse(VenueId::Okx, text).unwrap();
+            assert_eq!((spec.symbol.as_str(), spec.inverse), (symbol, inverse));
+        }
         assert_eq!(Spec::parse(VenueId::Deribit, "SOLUSDT").unwrap().symbol, "SOL_USDC-PERPETUAL");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "BTC-PERPETUAL").unwrap().symbol, "BTCUSD");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "ETHUSDT@3000.5").unwrap().start_price, 3000.5);

@@ -1,4 +1,4 @@
-//! Venues on loopback that speak Binance's and Deribit's real WebSocket and REST protocols, fed by a seeded market or
+//! Venues on loopback that speak Binance's, Deribit's and OKX's real WebSocket and REST protocols, fed by a seeded market or
 //! by a recording, with faults on command.
 //!
 //! Chance lives in one generator ([`rng`]), money in whole ticks and lots ([`instrument`]); floats only steer the fair
@@ -14,6 +14,7 @@ pub mod history;
 pub mod hub;
 pub mod instrument;
 pub mod market;
+pub mod okx;
 pub mod orders;
 pub mod recording;
 pub mod reference;

@@ -110,7 +110,7 @@ impl Listing {
     fn typical(&self) -> i64 {
         let lot = self.spec.size.step();
         let worth = match (self.spec.inverse, self.spec.venue) {
-            (true, VenueId::BinanceCoinm) => lot * self.spec.contract_size as f64,
+            (true, VenueId::BinanceCoinm | VenueId::Okx) => lot * self.spec.contract_size as f64,
             (true, _) => lot,
             (false, _) => lot * self.walk.price(),
         };
@@ -533,7 +533,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(12))]
 
         #[test]
-        fn the_events_replayed_on_the_snapshot_are_the_book(seed in any::<u64>(), v in 0usize..4) {
+        fn the_events_replayed_on_the_snapshot_are_the_book(seed in any::<u64>(), v in 0..VenueId::ALL.len()) {
             let venue = VenueId::ALL[v];
             let mut market = market(venue, seed);
             let mut mirrors: Vec<_> = (0..3).map(|i| Mirror::new(&market, i)).collect();

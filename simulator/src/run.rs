@@ -19,6 +19,7 @@ use crate::faults::Command;
 use crate::floor::{Floor, Protocol, Stand};
 use crate::instrument::{Spec, VenueId};
 use crate::market::{Flow, Market};
+use crate::okx::Okx;
 use crate::recording::Recorded;
 use crate::reference::Mood;
 use crate::server::{Shared, serve, wall_ns};
@@ -104,7 +105,7 @@ impl Options {
         if !(0..=172_800_000_000_000).contains(&self.history_ns) {
             bail!("history must be in 0..=172800 seconds");
         }
-        if self.recording.is_some() && self.venues.iter().any(|v| *v == VenueId::Deribit) {
+        if self.recording.is_some() && self.venues.iter().any(|v| matches!(v, VenueId::Deribit | VenueId::Okx)) {
             bail!("a recording plays on binance, binance-usdm or binance-coinm only");
         }
         if self.recording.is_some() && self.venues.len() > 1 {
@@ -139,6 +140,7 @@ impl Options {
         let protocol: Box<dyn Protocol> = match venue {
             VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::BinanceCoinm => Box::new(Binance::new(venue)),
             VenueId::Deribit => Box::new(Deribit::new(&floor)),
+            VenueId::Okx => Box::new(Okx::default()),
         };
         let mut stand = Stand::new(floor, protocol);
         // The past runs at the ordinary rate: a flood begins now.
