@@ -11,6 +11,11 @@ use sha2::{Digest, Sha256};
 
 use crate::event::Book;
 
+mod checksum;
+mod linked;
+
+pub(crate) use checksum::as_sent;
+
 /// How the messages of a market's book follow each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rule {
@@ -18,7 +23,7 @@ pub enum Rule {
     FirstLast,
     /// Binance futures: `pu` is the previous `u`; starts from a REST snapshot.
     PreviousLast,
-    /// Deribit, OKX: a snapshot on the channel itself, then the predecessor that a change names is the last one.
+    /// Deribit: a snapshot on the channel itself, then the predecessor that a change names is the last one.
     Chain,
     /// HTX swaps: a snapshot on the channel itself, then versions rise by exactly one.
     Counted,
@@ -26,6 +31,9 @@ pub enum Rule {
     Unnumbered,
     /// Hyperliquid: every message is the whole book, and an older one is dropped by its time.
     Whole,
+    /// OKX: `prevSeqId` is the last `seqId`, which may repeat and may start anew. Begins with a snapshot on the channel, or
+    /// with one from REST. Without numbers (recordings of 2022) the changes follow their snapshot as they come.
+    Linked,
 }
 
 impl Rule {
@@ -33,7 +41,7 @@ impl Rule {
     pub fn wants_snapshot(self) -> bool {
         match self {
             Rule::FirstLast | Rule::PreviousLast => true,
-            Rule::Chain | Rule::Counted | Rule::Unnumbered | Rule::Whole => false,
+            Rule::Chain | Rule::Linked | Rule::Counted | Rule::Unnumbered | Rule::Whole => false,
         }
     }
 
@@ -66,6 +74,8 @@ enum State {
     Bridging(u64),
     /// The last id that was said on.
     Live(u64),
+    /// A snapshot without a number was taken: nothing tells whether what follows is whole.
+    Unnumbered,
 }
 
 /// The sequence of one symbol's book.
@@ -101,26 +111,22 @@ impl Sync {
 
     /// The book follows the venue.
     pub fn is_live(&self) -> bool {
-        matches!(self.state, State::Live(_) | State::Bridging(_))
+        !matches!(self.state, State::Waiting)
     }
 
     /// The venue numbers the messages: a break can be told.
     pub fn is_numbered(&self) -> bool {
-        self.rule.numbered()
+        self.rule.numbered() && !matches!(self.state, State::Unnumbered)
     }
 
     /// The last sequence number that was said on.
     pub fn sequence(&self) -> Option<u64> {
         match self.state {
-            State::Waiting => None,
+            State::Waiting | State::Unnumbered => None,
             State::Bridging(id) | State::Live(id) => self.rule.numbered().then_some(id),
         }
     }
 
-    /// Whether its messages carry numbers at all.
-    pub fn is_numbered(&self) -> bool {
-        self.rule.numbered()
-    }
 
     /// Forgets everything: the connection is new.
     pub fn reset(&mut self) {
@@ -131,6 +137,9 @@ impl Sync {
 
     /// Takes a message of the stream; what follows is appended to `out`.
     pub fn take(&mut self, book: Book, out: &mut Vec<Book>) -> Outcome {
+        if self.rule == Rule::Linked {
+            return self.take_linked(book, out);
+        }
         if book.action == BookAction::Snapshot {
             return self.snapshot(book, out);
         }
@@ -147,16 +156,19 @@ impl Sync {
                 self.stale += 1;
                 Outcome::Stale
             }
-            (_, State::Waiting) => {
-                if self.held.len() == self.held_max {
-                    self.held.pop_front();
-                }
-                self.held.push_back(book);
-                Outcome::Held
-            }
+            (_, State::Waiting) => self.hold(book),
+            (_, State::Unnumbered) => self.broken("a number behind a snapshot without one".to_owned()),
             (_, &State::Bridging(id)) => self.bridge(id, last, book, out),
             (_, &State::Live(id)) => self.follow(id, last, book, out),
         }
+    }
+
+    fn hold(&mut self, book: Book) -> Outcome {
+        if self.held.len() == self.held_max {
+            self.held.pop_front();
+        }
+        self.held.push_back(book);
+        Outcome::Held
     }
 
     fn snapshot(&mut self, book: Book, out: &mut Vec<Book>) -> Outcome {

@@ -81,6 +81,14 @@ pub enum Event {
     Other(String),
     /// Not understood; goes to the dead letters with this reason.
     Malformed(String),
+    /// A funding message that lacks the rate or its own time (OKX of 2022): stored with the receive time.
+    FundingOutlook {
+        symbol: Symbol,
+        rate: Option<Decimal>,
+        /// When it is paid.
+        due: Option<Nanos>,
+        next_rate: Option<Decimal>,
+    },
 }
 
 /// One trade of the public tape.

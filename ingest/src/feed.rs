@@ -545,9 +545,13 @@ impl Feed {
         }
         for book in said {
             // A recording is told as it is.
+            let sum = book.checksum.filter(|_| recover);
             let shown = if recover { s.view.take(book) } else { Ok(book) };
             match shown {
-                Ok(book) => out.push(Action::Emit { recv, event: Event::Book(book) }),
+                Ok(book) => match sum.and_then(|sum| s.view.disagrees(sum)) {
+                    Some(reason) => return restart_book(s, &name, at.unwrap_or(recv), &reason, out, wants),
+                    None => out.push(Action::Emit { recv, event: Event::Book(book) }),
+                },
                 Err(Crossed { bid, ask }) => {
                     let reason = format!("the book is crossed: bid {bid}, ask {ask}");
                     return restart_book(s, &name, at.unwrap_or(recv), &reason, out, wants);
@@ -633,6 +637,7 @@ pub fn subject_of(event: &Event) -> Option<(&str, Option<Nanos>)> {
         Event::Bbo(b) => (&b.symbol, b.ts),
         Event::Ticker(t) => (&t.symbol, t.ts),
         Event::Funding(f) => (&f.symbol, Some(f.ts)),
+        Event::FundingOutlook { symbol, .. } => (symbol, None),
         // A bar's own times are those of its interval, not of now.
         Event::Bar(b) => (&b.symbol, b.event_ts),
         Event::Mark(m) => (&m.symbol, Some(m.ts)),

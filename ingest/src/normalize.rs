@@ -61,11 +61,21 @@ pub fn normalize(
         }
         events.clear();
         decode_line(venue, market, encoding, &line, &mut events);
+        events.iter_mut().for_each(|event| keep_the_sign(venue, event));
         let rows: Vec<Value> = events.iter().flat_map(rows).collect();
         writeln!(writer, "{}", json!({ "line": n + 1, "events": rows }))?;
     }
     writer.flush()?;
     Ok(())
+}
+
+/// Inside a fee that was paid is positive; a row has the venue's own sign.
+fn keep_the_sign(venue: &dyn Venue, event: &mut Event) {
+    if let Event::Fill(fill) = event
+        && venue.charged_fees_are_negative()
+    {
+        fill.fee = Decimal::ZERO - fill.fee;
+    }
 }
 
 fn decode_line(venue: &dyn Venue, market: Market, encoding: Encoding, line: &[u8], out: &mut Vec<Event>) {
@@ -277,6 +287,7 @@ impl Played {
             "messages": self.messages,
             "sequence": self.sync.sequence(),
             "chain_breaks": self.sync.is_numbered().then_some(self.sync.breaks),
+            "chain_breaks": (self.sync.is_numbered()).then_some(self.sync.breaks),
             "live": self.sync.is_live(),
             "replay": replay,
             "bid_levels": self.levels.bid_levels(),
@@ -425,6 +436,11 @@ pub fn rows(event: &Event) -> Vec<Value> {
             .maybe_dec("next_rate", f.next_rate)
             .maybe_ts("next_funding_ts_ns", f.next_due)
             .ts("ts_ns", f.ts),
+        Event::FundingOutlook { symbol, rate, due, next_rate } => Row::new("funding_rate")
+            .put("symbol", symbol.as_str())
+            .maybe_dec("rate", *rate)
+            .maybe_ts("funding_ts_ns", *due)
+            .maybe_dec("next_rate", *next_rate),
         Event::OpenInterest { symbol, size, coins, ts } => Row::new("open_interest")
             .put("symbol", symbol.as_str())
             .dec("contracts", *size)

@@ -130,6 +130,16 @@ impl Packer {
                 (symbol, Tick::Ticker(TickerUpdate { ts_ns: ts.0, recv_ns: recv.0, index, ..TickerUpdate::default() }))
             }
             Event::Funding(f) => (&f.symbol, Tick::Ticker(funding(f, recv))),
+            Event::FundingOutlook { symbol, rate, due, .. } => {
+                let update = TickerUpdate {
+                    ts_ns: recv.0,
+                    recv_ns: recv.0,
+                    funding_rate: rate.map(Price::new),
+                    next_funding_ns: due.map(|at| at.0),
+                    ..TickerUpdate::default()
+                };
+                (symbol, Tick::Ticker(update))
+            }
             Event::OpenInterest { symbol, size, ts, .. } => {
                 let open_interest = Some(Qty::new(*size));
                 (

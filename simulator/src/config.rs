@@ -25,6 +25,7 @@ pub struct Config {
     pub mexc: Mexc,
     pub coinbase: Coinbase,
     pub account: Account,
+    pub okx: Okx,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -83,6 +84,14 @@ pub struct Coinbase {
     pub exchange_messages_per_second_max: usize,
     pub connections_per_second_max: usize,
     pub rest_per_second_max: usize,
+pub struct Okx {
+    pub idle_ms: u64,
+    pub keep_alive_ms: i64,
+    pub requests_per_hour_max: usize,
+    pub rest_per_2s_max: usize,
+    pub checksums: bool,
+    pub snapshots: bool,
+    pub rest_seq_ids: bool,
 }
 
 #[derive(Clone, Deserialize)]
@@ -131,6 +140,8 @@ impl Config {
             ("simulator.mexc.unsubscribed_ms_max", self.mexc.unsubscribed_ms_max),
             ("simulator.mexc.idle_ms_max", self.mexc.idle_ms_max),
             ("simulator.mexc.connection_life_ms_max", self.mexc.connection_life_ms_max),
+            ("simulator.okx.idle_ms", self.okx.idle_ms),
+            ("simulator.okx.rest_per_2s_max", self.okx.rest_per_2s_max as u64),
         ];
         for (key, value) in positive {
             if value == 0 {

@@ -93,6 +93,7 @@ pub enum Protocols {
     Coinbase,
     CoinbaseAdvanced,
     /// Those whose REST has a budget of requests.
+    Okx,
     NotDeribit,
     All,
 }
@@ -109,6 +110,7 @@ impl Protocols {
             Self::BinanceMexc => venue.is_binance() || Self::Mexc.has(venue),
             Self::Mexc => matches!(venue, VenueId::MexcSpot | VenueId::MexcContract),
             Self::MexcSpot => venue == VenueId::MexcSpot,
+            Self::Okx => venue == VenueId::Okx,
             Self::BinanceSpot => venue == VenueId::BinanceSpot,
             Self::BinanceFutures => matches!(venue, VenueId::BinanceUsdm | VenueId::BinanceCoinm),
             Self::Deribit => venue == VenueId::Deribit,
@@ -164,6 +166,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "snapshot_newer"      Rest  BinanceMexc        "serve the depth snapshot, and the events before it `ms` later";
     "rest_429"            Rest  NotDeribit     "answer 429 with Retry-After and the venue's code";
     "rest_429"            Rest  NotDeribit     "answer 429 (Binance: with Retry-After and -1003)";
+    "rest_429"            Rest  NotDeribit     "answer 429 with the venue's words (Binance: Retry-After and -1003)";
     "rest_418"            Rest  Binance        "answer 418 (banned) with Retry-After and -1003";
     "rest_503"            Rest  All            "answer 503, outcome unknown";
     "rest_delay"          Rest  All            "do what was asked and answer `ms` later";
@@ -191,6 +194,11 @@ pub const FAULTS: &[FaultKind] = faults![
     "no_time"             Depth Coinbase       "send one change of a book with a time of 1970 (Advanced) or 0001 (Exchange)";
     "leave_out"           Frame Coinbase       "leave the last product or channel out of one subscription";
     "refuse"              Frame Coinbase       "refuse one subscription (Advanced: authentication failure)";
+    "no_pong"             Frame Okx            "leave one ping unanswered";
+    "upgrade_notice"      Now   Okx            "send notice 64008 (and a status), close `ms` later";
+    "keep_alive"          Now   Okx            "repeat every book's number without a change";
+    "reset_sequence"      Now   Okx            "let the books' numbers begin anew";
+    "wrong_checksum"      Frame Okx            "send one book change with a wrong checksum, where real ones are sent";
 ];
 
 /// A depth event before it is text.

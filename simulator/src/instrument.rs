@@ -43,6 +43,11 @@ impl VenueId {
     pub fn is_coinbase(self) -> bool {
         matches!(self, Self::CoinbaseAdvanced | Self::CoinbaseExchange)
     }
+    Okx,
+}
+
+impl VenueId {
+    pub const ALL: [Self; 5] = [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit, Self::Okx];
 
     /// The name that the rest of Tapeline uses.
     pub fn name(self) -> &'static str {
@@ -56,6 +61,7 @@ impl VenueId {
             Self::MexcContract => "mexc-contract",
             Self::CoinbaseAdvanced => "coinbase",
             Self::CoinbaseExchange => "coinbase-exchange",
+            Self::Okx => "okx",
         }
     }
 
@@ -165,7 +171,7 @@ pub struct Spec {
     pub quote: String,
     pub price: Grid,
     pub size: Grid,
-    /// Sizes are USD (Deribit) or contracts (COIN-M), settled in the base coin.
+    /// Sizes are USD (Deribit) or contracts (COIN-M, OKX), settled in the base coin.
     pub inverse: bool,
     /// USD or coins of one contract; 1 where sizes are coins.
     pub contract_size: i64,
@@ -219,6 +225,17 @@ impl Spec {
             .or_else(|| pair(&upper))
             .ok_or_else(|| format!("symbol `{name}` has none of the quotes {}", QUOTES.join(" ")))?;
         Ok(Self::build(venue, &base, &quote, price))
+        // OKX: `BTC-USDT`, and `BTC-USDT-SWAP` or `BTC-USD-SWAP` for a swap on it.
+        let upper = name.to_ascii_uppercase();
+        let (spelled, swap) = match upper.strip_suffix("-SWAP").filter(|_| venue == VenueId::Okx) {
+            Some(pair) => (pair, true),
+            None => (upper.as_str(), false),
+        };
+        let joined = if venue == VenueId::Okx { spelled.replace('-', "") } else { spelled.to_owned() };
+        let (base, quote) =
+            pair(&joined).ok_or_else(|| format!("symbol `{name}` has none of the quotes {}", QUOTES.join(" ")))?;
+        let spec = Self::build(venue, &base, &quote, price);
+        Ok(if swap { crate::okx::swap(spec, joined.ends_with("USD")) } else { spec })
     }
 
     fn build(venue: VenueId, base: &str, quote: &str, price: Option<f64>) -> Self {
@@ -265,6 +282,8 @@ impl Spec {
                 (g(c.4.m, c.4.s, c.4.s), contract)
             }
             (VenueId::MexcSpot | VenueId::MexcContract, None) => (g(1, s, s), g(1, lot_s, lot_s)),
+            (VenueId::Okx, Some(c)) => (c.4, c.3),
+            (VenueId::BinanceUsdm | VenueId::Deribit | VenueId::Okx, None) => (g(1, s, s), g(1, lot_s, lot_s)),
         };
         let symbol = match venue {
             VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::MexcSpot => format!("{base}{quote}"),
@@ -277,6 +296,10 @@ impl Spec {
         };
         let quote = match venue {
             VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::MexcSpot | VenueId::MexcContract => quote,
+            VenueId::Okx => format!("{base}-{quote}"),
+        };
+        let quote = match venue {
+            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::Okx => quote,
             VenueId::Deribit if !inverse => "USDC",
             VenueId::Hyperliquid => "USDC",
             _ => "USD",
@@ -292,6 +315,7 @@ impl Spec {
             contract_size,
             perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::MexcSpot),
             perpetual: venue != VenueId::BinanceSpot && !venue.is_coinbase(),
+            perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::Okx),
             start_price,
             min_notional: match venue {
                 VenueId::BinanceUsdm => 100,
@@ -305,7 +329,8 @@ impl Spec {
     pub fn value(&self, price: i64, size: i64) -> (i128, u32) {
         if self.inverse {
             let coins = i128::from(size) * i128::from(self.size.m) * pow10(self.price.s + 8);
-            let per_contract = if self.venue == VenueId::BinanceCoinm { i128::from(self.contract_size) } else { 1 };
+            let contracts = matches!(self.venue, VenueId::BinanceCoinm | VenueId::Okx);
+            let per_contract = if contracts { i128::from(self.contract_size) } else { 1 };
             let price = (i128::from(price) * i128::from(self.price.m)).max(1);
             return (coins * per_contract / (price * pow10(self.size.s)), 8);
         }
@@ -358,6 +383,15 @@ mod tests {
         assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTCUSDT", "BTC_USDT"]);
         assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTC-USD", "BTC-USD"]);
         assert_eq!(Spec::parse(VenueId::CoinbaseAdvanced, "BTC-USD").unwrap().symbol, "BTC-USD");
+        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTC-USDT"]);
+        for (text, symbol, inverse) in [
+            ("BTC-USDT", "BTC-USDT", false),
+            ("BTC-USDT-SWAP", "BTC-USDT-SWAP", false),
+            ("BTC-USD-SWAP@60000", "BTC-USD-SWAP", true),
+        ] {
+            let spec = Spec::parse(VenueId::Okx, text).unwrap();
+            assert_eq!((spec.symbol.as_str(), spec.inverse), (symbol, inverse));
+        }
         assert_eq!(Spec::parse(VenueId::Deribit, "SOLUSDT").unwrap().symbol, "SOL_USDC-PERPETUAL");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "BTC-PERPETUAL").unwrap().symbol, "BTCUSD");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "ETHUSDT@3000.5").unwrap().start_price, 3000.5);

@@ -1,5 +1,6 @@
 //! Venues on loopback that speak Binance's, Deribit's and Hyperliquid's real WebSocket and REST protocols, fed by a seeded market or
 //! Venues on loopback that speak real WebSocket and REST protocols (Binance, Deribit, MEXC), fed by a seeded market or
+//! Venues on loopback that speak Binance's, Deribit's and OKX's real WebSocket and REST protocols, fed by a seeded market or
 //! by a recording, with faults on command.
 //! Venues on loopback that speak the real WebSocket and REST protocols of Binance, Deribit and Coinbase (market data
 //! alone), fed by a seeded market or by a recording, with faults on command.
@@ -20,6 +21,7 @@ pub mod hyperliquid;
 pub mod instrument;
 pub mod market;
 pub mod mexc;
+pub mod okx;
 pub mod orders;
 pub mod recording;
 pub mod reference;

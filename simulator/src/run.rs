@@ -22,6 +22,7 @@ use crate::hyperliquid::Hyperliquid;
 use crate::instrument::{Spec, VenueId};
 use crate::market::{Flow, Market};
 use crate::mexc::Mexc;
+use crate::okx::Okx;
 use crate::recording::Recorded;
 use crate::reference::Mood;
 use crate::server::{Shared, serve, wall_ns};
@@ -110,6 +111,7 @@ impl Options {
         if self.recording.is_some() && self.venues.iter().any(|v| !v.name().starts_with("binance")) {
         if self.recording.is_some() && !self.venues.iter().all(|v| v.is_binance()) {
         if self.recording.is_some() && self.venues.iter().any(|v| !v.is_binance()) {
+        if self.recording.is_some() && self.venues.iter().any(|v| matches!(v, VenueId::Deribit | VenueId::Okx)) {
             bail!("a recording plays on binance, binance-usdm or binance-coinm only");
         }
         if self.recording.is_some() && self.venues.len() > 1 {
@@ -147,6 +149,7 @@ impl Options {
             VenueId::Hyperliquid => Box::new(Hyperliquid::new(&mut floor, self.seed)),
             VenueId::MexcSpot | VenueId::MexcContract => Box::new(Mexc::new()),
             VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange => Box::new(Coinbase::new(venue)),
+            VenueId::Okx => Box::new(Okx::default()),
         };
         let mut stand = Stand::new(floor, protocol);
         // The past runs at the ordinary rate: a flood begins now.

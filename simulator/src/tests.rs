@@ -7,6 +7,7 @@ mod faults;
 mod feed;
 mod hyperliquid;
 mod mexc;
+mod okx;
 mod trading;
 
 use std::collections::BTreeSet;

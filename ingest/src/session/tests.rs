@@ -1,4 +1,4 @@
-//! Sessions of both venues against scripts: what happens to them, and what they ask for.
+//! Sessions against scripts: what happens to them, and what they ask for. The bench serves every venue's scripts.
 
 use expect_test::{Expect, expect};
 use schemas::raw::BookAction;

@@ -19,6 +19,10 @@ pub mod mexc;
 /// Every venue that Tapeline can speak to.
 pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &mexc::Mexc];
 pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &coinbase::Coinbase];
+pub mod okx;
+
+/// Every venue that Tapeline can speak to.
+pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &okx::Okx];
 
 /// One market of a venue: a tape of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,6 +121,11 @@ pub trait Venue: Sync {
     /// Reads a REST order book, for a book that starts from one.
     fn decode_snapshot(&self, market: Market, body: &str, out: &mut Vec<Event>) {
         self.decode(market, Frame::Text(body), out);
+    }
+    /// Whether the venue writes a fee that was charged as a negative number. [`crate::event::Fill`] has one sign for all
+    /// venues, a row of the normalised form has the venue's.
+    fn charged_fees_are_negative(&self) -> bool {
+        false
     }
     /// How this market's book messages follow each other.
     fn book_rule(&self, market: Market) -> book::Rule;
