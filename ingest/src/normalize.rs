@@ -287,7 +287,6 @@ impl Played {
             "messages": self.messages,
             "sequence": self.sync.sequence(),
             "chain_breaks": self.sync.is_numbered().then_some(self.sync.breaks),
-            "chain_breaks": (self.sync.is_numbered()).then_some(self.sync.breaks),
             "live": self.sync.is_live(),
             "replay": replay,
             "bid_levels": self.levels.bid_levels(),
