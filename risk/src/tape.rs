@@ -28,7 +28,9 @@ use schemas::desk::{DeskState, Order, TradingState};
 use schemas::exec::{Ack, Done, DoneState, Fill, Funding, Liquidity, Reject};
 use schemas::raw::{Clock, Gap};
 use schemas::signal::{Signal, Stance};
-use schemas::{Cause, Core, Fraction, Instrument, InstrumentKind, Notional, Place, Price, Qty, Scale, Side, Version};
+use schemas::{
+    Cause, Core, Fraction, Instrument, InstrumentKind, Notional, Place, Price, Qty, Scale, Side, Version, fixtures,
+};
 
 use crate::config::Config;
 use crate::core::{In, Out, RiskCore, Seen, Tick};
@@ -37,22 +39,8 @@ const SECOND: i64 = 1_000_000_000;
 const START: i64 = 1_000_000 * SECOND;
 
 pub fn instrument(symbol: &str) -> Instrument {
-    Instrument {
-        v: Version,
-        venue: "binance".into(),
-        symbol: symbol.into(),
-        base: symbol.into(),
-        quote: "USDT".into(),
-        kind: if symbol == "SPOT" { InstrumentKind::Spot } else { InstrumentKind::Perpetual },
-        size_unit: Default::default(),
-        contract_size: "1".parse().unwrap(),
-        inverse: false,
-        tick: "0.1".parse().unwrap(),
-        lot: "0.001".parse().unwrap(),
-        min_notional: Notional::ZERO,
-        scale: Scale::default(),
-        trading: true,
-    }
+    let kind = if symbol == "SPOT" { InstrumentKind::Spot } else { InstrumentKind::Perpetual };
+    Instrument { scale: Scale::default(), ..fixtures::instrument("binance", symbol, kind, "0.1", "0.001") }
 }
 
 pub fn signal(strategy: &str, symbol: &str, side: Stance, ts_ns: i64) -> Signal {
