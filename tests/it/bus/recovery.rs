@@ -4,7 +4,7 @@ use anyhow::Context;
 use async_nats::jetstream::stream::Config as StreamConfig;
 use nats::kv::{self, Put};
 use nats::task::Accept;
-use nats::{BusError, Reader};
+use nats::{Bus, BusError, Reader};
 use tests::{Server, stored};
 
 use super::{
@@ -12,11 +12,23 @@ use super::{
     value,
 };
 
+/// A server with a task that has folded `1..=n` and stopped.
+async fn folded(n: u64) -> anyhow::Result<(Server, Bus)> {
+    let (server, bus) = server_and_bus().await?;
+    task_streams(&bus, n).await?;
+    run::<1>(&bus, 0).until(n).await?;
+    Ok((server, bus))
+}
+
+/// The stream was lost and made anew, empty.
+async fn lost(bus: &Bus, stream: &str, subject: &str) -> anyhow::Result<()> {
+    bus.js().delete_stream(stream).await?;
+    make(bus, stream, subject).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_input_that_expired_behind_the_checkpoint_halts() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
-    task_streams(&bus, 100).await?;
-    run::<1>(&bus, 0).until(100).await?;
+    let (_server, bus) = folded(100).await?;
     feed(&bus, 101, 300).await?;
     bus.js().get_stream("IN").await?.purge().sequence(201).await?;
     let error = run::<1>(&bus, 0).ends().await?;
@@ -81,11 +93,8 @@ async fn an_input_that_expires_under_a_lagging_reader_halts() -> anyhow::Result<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_output_stream_that_lost_its_tail_halts() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
-    task_streams(&bus, 100).await?;
-    run::<1>(&bus, 0).until(100).await?;
-    bus.js().delete_stream("OUT").await?;
-    make(&bus, "OUT", "t.out.>").await?;
+    let (_server, bus) = folded(100).await?;
+    lost(&bus, "OUT", "t.out.>").await?;
     let error = run::<1>(&bus, 0).ends().await?;
     assert!(matches!(error, BusError::LostTail { last: 0, expected: 100, .. }), "{error}");
     assert!(error.to_string().contains("--accept-loss"), "{error}");
@@ -94,11 +103,8 @@ async fn an_output_stream_that_lost_its_tail_halts() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_input_that_was_rewritten_halts() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
-    task_streams(&bus, 100).await?;
-    run::<1>(&bus, 0).until(100).await?;
-    bus.js().delete_stream("IN").await?;
-    make(&bus, "IN", "t.in.>").await?;
+    let (_server, bus) = folded(100).await?;
+    lost(&bus, "IN", "t.in.>").await?;
     let error = run::<1>(&bus, 0).ends().await?;
     assert!(matches!(error, BusError::InputRewritten { seq: 100, .. }), "shorter: {error}");
     feed(&bus, 1001, 1200).await?;
@@ -109,9 +115,7 @@ async fn an_input_that_was_rewritten_halts() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_of_another_code_version_halts_until_an_operator_accepts_it() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
-    task_streams(&bus, 100).await?;
-    run::<1>(&bus, 0).until(100).await?;
+    let (_server, bus) = folded(100).await?;
     let error = run::<2>(&bus, 0).ends().await?;
     assert!(matches!(error, BusError::CodeVersion { found: 1, mine: 2, .. }), "{error}");
     feed(&bus, 101, 200).await?;
@@ -123,9 +127,7 @@ async fn a_checkpoint_of_another_code_version_halts_until_an_operator_accepts_it
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_newest_checkpoint_falls_back_to_the_one_before() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
-    task_streams(&bus, 100).await?;
-    run::<1>(&bus, 0).until(100).await?;
+    let (_server, bus) = folded(100).await?;
     feed(&bus, 101, 200).await?;
     run::<1>(&bus, 0).until(200).await?;
     let newest = kv::get(&bus, "ckpt", "test.fold").await?.context("no checkpoint")?;
