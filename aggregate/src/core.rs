@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use schemas::core::{Core, Fault, Listen, Place, Speak};
 use schemas::fixed::decimal_of;
+use schemas::holes::Holes;
 use schemas::market::{Candle, Indicators, Late};
 use schemas::raw::{Clock, Gap, Raw, Trades};
 use schemas::wire::{self, Fact, Version, WireError};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::candle::{Closed, Columns, Event, FoldError, Folder, Plan, Saved, Slot, Sum};
 use crate::config::Config;
+use crate::indicator::memory::{MEMORY_BARS_MAX, memory_bars};
 use crate::indicator::{Ohlcv, Set, SetState};
 
 /// What aggregate hears.
@@ -89,6 +91,8 @@ struct Symbol {
     folder: Folder,
     /// By timeframe of the plan; empty until its first candle.
     sets: Vec<Option<Set>>,
+    /// By timeframe of the plan: which of its newest candles were not seen whole.
+    holes: Vec<Holes>,
 }
 
 /// The whole state of the core, for a checkpoint.
@@ -107,6 +111,9 @@ struct SymbolState {
     p: u32,
     folder: Saved,
     sets: Vec<(Timeframe, SetState)>,
+    /// Of timeframes that had a whole candle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    holes: Vec<(Timeframe, Holes)>,
 }
 
 impl AggregateCore {
@@ -233,7 +240,7 @@ impl Core for AggregateCore {
     type In = In;
     type Out = Out;
 
-    const CODE_VERSION: u32 = 1;
+    const CODE_VERSION: u32 = 2;
 
     fn handle(&mut self, place: &Place, input: In, out: &mut Vec<Out>) -> Result<(), Fault> {
         match input {
@@ -248,12 +255,15 @@ impl Core for AggregateCore {
         for (venue, of_venue) in &self.venues {
             for (name, symbol) in of_venue {
                 let sets = self.plan.timeframes().iter().zip(&symbol.sets);
+                let holes = self.plan.timeframes().iter().zip(&symbol.holes);
+                let begun = holes.filter(|(_, holes)| **holes != Holes::default());
                 symbols.push(SymbolState {
                     venue: venue.clone(),
                     symbol: name.clone(),
                     p: symbol.p,
                     folder: symbol.folder.save(),
                     sets: sets.filter_map(|(tf, set)| Some((*tf, set.as_ref()?.state()))).collect(),
+                    holes: begun.map(|(tf, holes)| (*tf, holes.clone())).collect(),
                 });
             }
         }
@@ -267,7 +277,7 @@ impl Core for AggregateCore {
         let same_outputs = indicators == self.config.indicators;
         self.watermark = watermark;
         self.venues.clear();
-        for SymbolState { venue, symbol, p, folder, sets } in symbols {
+        for SymbolState { venue, symbol, p, folder, sets, holes } in symbols {
             let bars = self.config.bars_of(&venue, &symbol);
             let folder = Folder::restore(self.plan.clone(), bars, folder).map_err(WireError::invalid)?;
             let mut restored = Symbol::new(p, folder);
@@ -277,6 +287,12 @@ impl Core for AggregateCore {
                     let mut set = new_set(&self.config, tf);
                     set.restore(&saved)?;
                     restored.sets[k] = Some(set);
+                }
+            }
+            for (tf, saved) in holes {
+                let Some(k) = self.plan.timeframes().iter().position(|t| *t == tf) else { continue };
+                if self.with_indicators[k] && same_outputs {
+                    restored.holes[k] = saved;
                 }
             }
             self.venues.entry(venue).or_default().insert(symbol, restored);
@@ -291,8 +307,8 @@ impl Core for AggregateCore {
 
 impl Symbol {
     fn new(p: u32, folder: Folder) -> Self {
-        let sets = vec_of_none(folder.timeframes().len());
-        Self { p, folder, sets }
+        let (sets, holes) = (vec_of_none(folder.timeframes().len()), vec![Holes::default(); folder.timeframes().len()]);
+        Self { p, folder, sets, holes }
     }
 }
 
@@ -348,7 +364,9 @@ impl Speaker<'_> {
         let indicators = match closed.slot {
             Slot::Time(k) if self.with_indicators[k] => {
                 let set = symbol.sets[k].get_or_insert_with(|| new_set(self.config, self.plan.timeframes()[k]));
-                Some(indicators(set, &candle))
+                let holes = &mut symbol.holes[k];
+                holes.push(candle.complete, MEMORY_BARS_MAX);
+                Some(indicators(set, holes, &candle))
             }
             Slot::Time(_) | Slot::Bar(_) => None,
         };
@@ -394,10 +412,15 @@ impl Speaker<'_> {
     }
 }
 
-fn indicators(set: &mut Set, candle: &Candle) -> Indicators {
+fn indicators(set: &mut Set, holes: &Holes, candle: &Candle) -> Indicators {
     set.update(&Ohlcv::from(candle));
     // Not finite: without a value for this bar, which a reader learns from its absence.
-    let values = set.values().filter(|(_, value)| value.is_finite());
+    let values = || set.values().filter(|(_, value)| value.is_finite());
+    let mut gaps = BTreeMap::new();
+    if !holes.is_empty() {
+        let counted = values().map(|(name, _)| (name, holes.among(memory_bars(name))));
+        gaps.extend(counted.filter(|(_, bars)| *bars > 0).map(|(name, bars)| (name.to_owned(), bars)));
+    }
     Indicators {
         v: Version,
         venue: candle.venue.clone(),
@@ -408,7 +431,8 @@ fn indicators(set: &mut Set, candle: &Candle) -> Indicators {
         close_ns: candle.close_ns,
         close: candle.close,
         complete: candle.complete,
-        values: values.map(|(name, value)| (name.to_owned(), value)).collect(),
+        values: values().map(|(name, value)| (name.to_owned(), value)).collect(),
+        gaps,
         cause: candle.cause.clone(),
     }
 }

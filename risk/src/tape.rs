@@ -9,6 +9,7 @@
 //! candle BTC 100           a closed candle
 //! vote ema long            a signal on BTC; further words: ETH, 0.5 (strength), stop=90 take=120 valid=60s
 //!                          age=5s ext again (the same signal delivered once more) tf=5m
+//!                          gap_bars=2 (so many bars behind it were not seen whole)
 //! fill [0.4] [at 99]       fills all orders on their way (or that much of the first), at the last mark
 //! fee 1                    what the next fills cost
 //! ack | reject | done      all orders on their way: taken; rejected; ended unfilled
@@ -59,6 +60,7 @@ pub fn signal(strategy: &str, symbol: &str, side: Stance, ts_ns: i64) -> Signal 
         reason: String::new(),
         stop_loss: None,
         take_profit: None,
+        gap_bars: 0,
         cause: Cause { stream: "AGG".into(), seq: ts_ns as u64, index: 0 },
     }
 }
@@ -325,6 +327,7 @@ impl Desk {
                 ("valid", time) => s.valid_until_ns = s.ts_ns + ns(time),
                 ("age", time) => s.ts_ns -= ns(time),
                 ("tf", tf) => s.timeframe = tf.into(),
+                ("gap_bars", bars) => s.gap_bars = bars.parse().unwrap(),
                 ("ext", _) => s.origin = "ext".into(),
                 ("again", _) => s = self.last_signal.clone().unwrap_or(s),
                 (number, _) if number.starts_with(|c: char| c.is_ascii_digit()) => {
