@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use schemas::core::{Cause, Core, Fault, Listen, Place, Speak};
 use schemas::fixed::decimal_of;
+use schemas::holes::Holes;
 use schemas::market::{Candle, ClosedBy, Indicators, Late};
 use schemas::raw::{Clock, Gap, Raw, Trades, VenueBar, VenueBars};
 use schemas::wire::{self, Fact, Version, WireError};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::candle::{Closed, Columns, Event, FoldError, Folder, Plan, Saved, Slot, Sum};
 use crate::config::Config;
+use crate::indicator::memory::{MEMORY_BARS_MAX, memory_bars};
 use crate::indicator::{Ohlcv, Set, SetState};
 
 /// What aggregate hears.
@@ -99,6 +101,8 @@ struct Symbol {
     sets: Vec<Option<Set>>,
     /// By timeframe of the plan: open of the newest candle from before we listened.
     history: Vec<Option<i64>>,
+    /// By timeframe of the plan: which of its newest candles were not seen whole.
+    holes: Vec<Holes>,
 }
 
 /// The whole state of the core, for a checkpoint.
@@ -119,6 +123,9 @@ struct SymbolState {
     sets: Vec<(Timeframe, SetState)>,
     #[serde(default)]
     history: Vec<(Timeframe, i64)>,
+    /// Of timeframes that had a whole candle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    holes: Vec<(Timeframe, Holes)>,
 }
 
 impl AggregateCore {
@@ -234,7 +241,8 @@ impl AggregateCore {
             let candle = past(bars, bar, tf, place.cause(index));
             let values = self.with_indicators[k].then(|| {
                 let set = symbol.sets[k].get_or_insert_with(|| new_set(&self.config, tf));
-                indicators(set, &candle)
+                symbol.holes[k].push(candle.complete, MEMORY_BARS_MAX);
+                indicators(set, &symbol.holes[k], &candle)
             });
             out.push(Out::Candle(candle));
             out.extend(values.map(Out::Indicators));
@@ -270,7 +278,7 @@ impl Core for AggregateCore {
     type In = In;
     type Out = Out;
 
-    const CODE_VERSION: u32 = 1;
+    const CODE_VERSION: u32 = 2;
 
     fn handle(&mut self, place: &Place, input: In, out: &mut Vec<Out>) -> Result<(), Fault> {
         match input {
@@ -286,6 +294,8 @@ impl Core for AggregateCore {
         for (venue, of_venue) in &self.venues {
             for (name, symbol) in of_venue {
                 let sets = self.plan.timeframes().iter().zip(&symbol.sets);
+                let holes = self.plan.timeframes().iter().zip(&symbol.holes);
+                let begun = holes.filter(|(_, holes)| **holes != Holes::default());
                 symbols.push(SymbolState {
                     venue: venue.clone(),
                     symbol: name.clone(),
@@ -299,6 +309,7 @@ impl Core for AggregateCore {
                         .zip(&symbol.history)
                         .filter_map(|(tf, open)| Some((*tf, (*open)?)))
                         .collect(),
+                    holes: begun.map(|(tf, holes)| (*tf, holes.clone())).collect(),
                 });
             }
         }
@@ -312,7 +323,7 @@ impl Core for AggregateCore {
         let same_outputs = indicators == self.config.indicators;
         self.watermark = watermark;
         self.venues.clear();
-        for SymbolState { venue, symbol, p, folder, sets, history } in symbols {
+        for SymbolState { venue, symbol, p, folder, sets, history, holes } in symbols {
             let bars = self.config.bars_of(&venue, &symbol);
             let folder = Folder::restore(self.plan.clone(), bars, folder).map_err(WireError::invalid)?;
             let mut restored = Symbol::new(p, folder);
@@ -329,6 +340,12 @@ impl Core for AggregateCore {
                     restored.sets[k] = Some(set);
                 }
             }
+            for (tf, saved) in holes {
+                let Some(k) = self.plan.timeframes().iter().position(|t| *t == tf) else { continue };
+                if self.with_indicators[k] && same_outputs {
+                    restored.holes[k] = saved;
+                }
+            }
             self.venues.entry(venue).or_default().insert(symbol, restored);
         }
         Ok(())
@@ -342,7 +359,7 @@ impl Core for AggregateCore {
 impl Symbol {
     fn new(p: u32, folder: Folder) -> Self {
         let n = folder.timeframes().len();
-        Self { p, folder, sets: vec_of_none(n), history: vec_of_none(n) }
+        Self { p, folder, sets: vec_of_none(n), history: vec_of_none(n), holes: vec![Holes::default(); n] }
     }
 }
 
@@ -398,7 +415,9 @@ impl Speaker<'_> {
         let indicators = match closed.slot {
             Slot::Time(k) if self.with_indicators[k] => {
                 let set = symbol.sets[k].get_or_insert_with(|| new_set(self.config, self.plan.timeframes()[k]));
-                Some(indicators(set, &candle))
+                let holes = &mut symbol.holes[k];
+                holes.push(candle.complete, MEMORY_BARS_MAX);
+                Some(indicators(set, holes, &candle))
             }
             Slot::Time(_) | Slot::Bar(_) => None,
         };
@@ -472,10 +491,15 @@ fn past(bars: &VenueBars, bar: &VenueBar, tf: Timeframe, cause: Cause) -> Candle
     }
 }
 
-fn indicators(set: &mut Set, candle: &Candle) -> Indicators {
+fn indicators(set: &mut Set, holes: &Holes, candle: &Candle) -> Indicators {
     set.update(&Ohlcv::from(candle));
     // Not finite: without a value for this bar, which a reader learns from its absence.
-    let values = set.values().filter(|(_, value)| value.is_finite());
+    let values = || set.values().filter(|(_, value)| value.is_finite());
+    let mut gaps = BTreeMap::new();
+    if !holes.is_empty() {
+        let counted = values().map(|(name, _)| (name, holes.among(memory_bars(name))));
+        gaps.extend(counted.filter(|(_, bars)| *bars > 0).map(|(name, bars)| (name.to_owned(), bars)));
+    }
     Indicators {
         v: Version,
         venue: candle.venue.clone(),
@@ -486,7 +510,8 @@ fn indicators(set: &mut Set, candle: &Candle) -> Indicators {
         close_ns: candle.close_ns,
         close: candle.close,
         complete: candle.complete,
-        values: values.map(|(name, value)| (name.to_owned(), value)).collect(),
+        values: values().map(|(name, value)| (name.to_owned(), value)).collect(),
+        gaps,
         cause: candle.cause.clone(),
     }
 }

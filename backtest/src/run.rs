@@ -326,6 +326,8 @@ fn values(set: &mut aggregate::indicator::Set, candle: &Candle) -> Indicators {
             .filter(|(_, value)| value.is_finite())
             .map(|(name, value)| (name.to_owned(), value))
             .collect(),
+        // Bars of a tape are whole.
+        gaps: Default::default(),
         cause: candle.cause.clone(),
     }
 }

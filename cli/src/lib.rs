@@ -34,5 +34,6 @@ pub mod replay;
 pub mod why;
 pub mod parity;
 pub mod doctor;
+pub mod gaps;
 pub mod top;
 pub mod sweep_cmd;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cli::{
-    audit, backtest_cmd, batch, config_cmd, decode, desk_cmd, doctor, exit, export, feed_cmd, grow, import, init,
+    audit, backtest_cmd, batch, config_cmd, decode, desk_cmd, doctor, exit, export, feed_cmd, gaps, grow, import, init,
     parity, records, replay, status, stop, sweep_cmd, tap, task_cmd, top, up, why,
 };
 
@@ -73,6 +73,8 @@ enum Command {
     Trades(records::TradesArgs),
     /// Signals, newest first
     Signals(records::SignalsArgs),
+    /// What was missing, by day: gaps in trades and books
+    Gaps(gaps::Args),
     /// Let an account trade, only reduce, or halt
     Desk(desk_cmd::Args),
     /// A task's checkpoint and halts, and the operator's word about them
@@ -116,6 +118,7 @@ fn main() -> ExitCode {
         Command::Positions(args) => records::positions(args, data, json),
         Command::Trades(args) => records::trades(args, data, json),
         Command::Signals(args) => records::signals(args, data, json),
+        Command::Gaps(args) => gaps::run(args, data, json),
         Command::Desk(args) => desk_cmd::run(args, data, json),
         Command::Task(args) => task_cmd::run(args, data, json),
         Command::Config(args) => config_cmd::run(args, json),

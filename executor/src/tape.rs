@@ -14,12 +14,14 @@
 use std::collections::BTreeMap;
 
 use schemas::desk::{Cancel, DeskState, Order, OrderKind, Protect, TimeInForce, TradingState};
-use schemas::instrument::{InstrumentKind, SizeUnit};
 use schemas::market::{Candle, ClosedBy};
 use schemas::raw::{
     BookAction, BookUpdate, Books, Clock, Gap, Quote, Quotes, Raw, TickerUpdate, Tickers, Trade, Trades,
 };
-use schemas::{Cause, Core, Fact, Instrument, Listen, Nanos, Place, Price, Qty, Scale, Side, Speak, Version, subject};
+use schemas::{
+    Cause, Core, Fact, Instrument, InstrumentKind, Listen, Nanos, Place, Price, Qty, Scale, Side, Speak, Version,
+    fixtures, subject,
+};
 
 use crate::config::Config;
 use crate::core::{ExecutorCore, In, Out};
@@ -42,23 +44,7 @@ pub fn config(model: &str) -> Config {
 }
 
 pub fn instrument() -> Instrument {
-    Instrument {
-        v: Version,
-        venue: VENUE.into(),
-        symbol: "BTC".into(),
-        base: "BTC".into(),
-        quote: "USDT".into(),
-        kind: InstrumentKind::Perpetual,
-        size_unit: SizeUnit::Base,
-        contract_size: Qty::new(1.into()),
-        inverse: false,
-        tick: "0.5".parse().unwrap(),
-        lot: "0.001".parse().unwrap(),
-        min_notional: Default::default(),
-        scale: SCALE,
-        trading: true,
-        terms: schemas::instrument::Terms::default(),
-    }
+    Instrument { scale: SCALE, ..fixtures::instrument(VENUE, "BTC", InstrumentKind::Perpetual, "0.5", "0.001") }
 }
 
 /// An order from its text; id `o1`, time 0.

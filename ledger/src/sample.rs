@@ -141,6 +141,7 @@ fn candle(day: &mut Day, symbol: &str, ts_ns: i64, price: Decimal) -> Cause {
         close: fact.close,
         complete,
         values,
+        gaps: BTreeMap::new(),
         cause: fact.cause,
     };
     day.store("AGG_BINANCE_0", &indicators);
@@ -163,6 +164,7 @@ fn signal(day: &mut Day, symbol: &str, ts_ns: i64, cause: Cause) -> Cause {
         reason: "crossed\0 it's \"over\"".into(),
         stop_loss: None,
         take_profit: Some(Price::new(Decimal::new(12345, 2))),
+        gap_bars: 0,
         cause,
     };
     day.store("SIG_BINANCE_0", &fact)
@@ -176,6 +178,7 @@ fn conversation(day: &mut Day, symbol: &str, ts_ns: i64, price: Decimal) {
         symbol: symbol.into(),
         timeframe: "1m".into(),
         close: Price::new(price),
+        gap_bars: 0,
     }];
     let prompt = LlmPrompt {
         v: Version,

@@ -20,6 +20,7 @@ use crate::position::Contract;
 pub mod daily_loss;
 pub mod drawdown;
 pub mod duplicate_intent;
+pub mod gap_bars;
 pub mod gross_exposure;
 pub mod instrument;
 pub mod leverage;
@@ -48,6 +49,7 @@ pub const LIMITS: &[&dyn Limit] = &[
     &stale_mark::StaleMark,
     &stale_signal::StaleSignal,
     &market_data_gap::MarketDataGap,
+    &gap_bars::GapBars,
     &duplicate_intent::DuplicateIntent,
     &min_lot::MinLot,
     &tick::Tick,
@@ -75,6 +77,7 @@ pub struct Limits {
     pub stale_mark: stale_mark::Bounds,
     pub stale_signal: stale_signal::Bounds,
     pub market_data_gap: Switch,
+    pub gap_bars: gap_bars::Bounds,
     pub duplicate_intent: Switch,
     pub min_lot: Switch,
     pub tick: Switch,
@@ -176,6 +179,8 @@ pub struct Asked {
     pub signal_ts_ns: Option<i64>,
     /// Missing trades that touch the candle of the signal or last still: `(from, to)` in event time.
     pub gap: Option<(i64, Option<i64>)>,
+    /// Bars that were not seen whole behind the votes that agree: of the one with the most.
+    pub gap_bars: u32,
     /// The same votes have led to an order before.
     pub duplicate: bool,
 }

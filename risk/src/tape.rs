@@ -9,6 +9,7 @@
 //! candle BTC 100           a closed candle
 //! vote ema long            a signal on BTC; further words: ETH, 0.5 (strength), stop=90 take=120 valid=60s
 //!                          age=5s ext again (the same signal delivered once more) tf=5m
+//!                          gap_bars=2 (so many bars behind it were not seen whole)
 //! fill [0.4] [at 99]       fills all orders on their way (or that much of the first), at the last mark
 //! fee 1                    what the next fills cost
 //! ack | reject | done      all orders on their way: taken; rejected; ended unfilled
@@ -28,7 +29,9 @@ use schemas::desk::{DeskState, Order, TradingState};
 use schemas::exec::{Ack, Done, DoneState, Fill, Funding, Liquidity, Reject};
 use schemas::raw::{Clock, Gap};
 use schemas::signal::{Signal, Stance};
-use schemas::{Cause, Core, Fraction, Instrument, InstrumentKind, Notional, Place, Price, Qty, Scale, Side, Version};
+use schemas::{
+    Cause, Core, Fraction, Instrument, InstrumentKind, Notional, Place, Price, Qty, Scale, Side, Version, fixtures,
+};
 
 use crate::config::Config;
 use crate::core::{In, Out, RiskCore, Seen, Tick};
@@ -37,23 +40,8 @@ const SECOND: i64 = 1_000_000_000;
 const START: i64 = 1_000_000 * SECOND;
 
 pub fn instrument(symbol: &str) -> Instrument {
-    Instrument {
-        v: Version,
-        venue: "binance".into(),
-        symbol: symbol.into(),
-        base: symbol.into(),
-        quote: "USDT".into(),
-        kind: if symbol == "SPOT" { InstrumentKind::Spot } else { InstrumentKind::Perpetual },
-        size_unit: Default::default(),
-        contract_size: "1".parse().unwrap(),
-        inverse: false,
-        tick: "0.1".parse().unwrap(),
-        lot: "0.001".parse().unwrap(),
-        min_notional: Notional::ZERO,
-        scale: Scale::default(),
-        trading: true,
-        terms: schemas::instrument::Terms::default(),
-    }
+    let kind = if symbol == "SPOT" { InstrumentKind::Spot } else { InstrumentKind::Perpetual };
+    Instrument { scale: Scale::default(), ..fixtures::instrument("binance", symbol, kind, "0.1", "0.001") }
 }
 
 pub fn signal(strategy: &str, symbol: &str, side: Stance, ts_ns: i64) -> Signal {
@@ -72,6 +60,7 @@ pub fn signal(strategy: &str, symbol: &str, side: Stance, ts_ns: i64) -> Signal 
         reason: String::new(),
         stop_loss: None,
         take_profit: None,
+        gap_bars: 0,
         cause: Cause { stream: "AGG".into(), seq: ts_ns as u64, index: 0 },
     }
 }
@@ -338,6 +327,7 @@ impl Desk {
                 ("valid", time) => s.valid_until_ns = s.ts_ns + ns(time),
                 ("age", time) => s.ts_ns -= ns(time),
                 ("tf", tf) => s.timeframe = tf.into(),
+                ("gap_bars", bars) => s.gap_bars = bars.parse().unwrap(),
                 ("ext", _) => s.origin = "ext".into(),
                 ("again", _) => s = self.last_signal.clone().unwrap_or(s),
                 (number, _) if number.starts_with(|c: char| c.is_ascii_digit()) => {

@@ -22,6 +22,9 @@ pub struct Heard {
     pub candle_ns: i64,
     pub stop_loss: Option<Price>,
     pub take_profit: Option<Price>,
+    /// Bars that were not seen whole behind it, as the signal says.
+    #[serde(default)]
+    pub gap_bars: u32,
     /// What the signal itself follows from: equal where one signal is delivered twice.
     pub origin: Cause,
     /// Where we heard it.
@@ -39,6 +42,7 @@ impl Heard {
             candle_ns: signal.timeframe.parse::<Timeframe>().map_or(0, Timeframe::ns),
             stop_loss: signal.stop_loss,
             take_profit: signal.take_profit,
+            gap_bars: signal.gap_bars,
             origin: signal.cause.clone(),
             place,
         }

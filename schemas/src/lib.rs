@@ -15,6 +15,7 @@ pub mod config;
 pub mod fixtures;
 
 pub mod raw;
+pub mod holes;
 pub mod market;
 pub mod signal;
 pub mod llm;

@@ -38,6 +38,9 @@ pub struct LlmCoin {
     pub symbol: String,
     pub timeframe: String,
     pub close: Price,
+    /// How many bars of `timeframe` that were not seen whole stand behind what it shows; see `Signal::gap_bars`.
+    #[serde(default, skip_serializing_if = "crate::holes::is_zero")]
+    pub gap_bars: u32,
 }
 impl Fact for LlmPrompt {
     const KIND: &'static str = "llm";

@@ -98,7 +98,17 @@ pub struct Indicators {
     pub complete: bool,
     /// By output name, such as `ema.ema_9`, `bbands.upper`. Statistics, not money: floats.
     pub values: BTreeMap<String, f64>,
+    /// Values that were computed over a gap: by output name, how many of the bars that it looks back on (its own
+    /// included) were not seen whole. Bars in front of the first whole one do not count: see [`crate::holes::Holes`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gaps: BTreeMap<String, u32>,
     pub cause: Cause,
+}
+impl Indicators {
+    /// Bars over a gap behind these outputs: of the one that looks back on most.
+    pub fn gap_bars(&self, outputs: &[impl AsRef<str>]) -> u32 {
+        outputs.iter().filter_map(|name| self.gaps.get(name.as_ref())).copied().max().unwrap_or(0)
+    }
 }
 impl Fact for Indicators {
     const KIND: &'static str = "indicator";

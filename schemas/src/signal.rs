@@ -43,6 +43,10 @@ pub struct Signal {
     pub stop_loss: Option<crate::num::Price>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub take_profit: Option<crate::num::Price>,
+    /// How many bars that were not seen whole stand behind it: the most that any average or indicator that it follows
+    /// from looks back on. 0: it came over no gap.
+    #[serde(default, skip_serializing_if = "crate::holes::is_zero")]
+    pub gap_bars: u32,
     pub cause: Cause,
 }
 

@@ -2,12 +2,13 @@
 //!
 //! A closed bar reaches a strategy once: with its candle, or, where the kind declared indicator outputs, once the
 //! candle and the indicators of the same open are both heard. A signal follows when the opinion changes or must
-//! be said again (`reaffirm`). Bars that were not seen whole, and bars far behind the newest one heard, warm
+//! be said again (`reaffirm`), and says how many bars over a gap stand behind it (`gap_bars`). Bars that were not seen whole, and bars far behind the newest one heard, warm
 //! strategies up and are not spoken on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::config::ConfigError;
+use schemas::holes::Holes;
 use schemas::market::{Candle, ClosedBy, Indicators};
 use schemas::signal::{Signal, Stance};
 use schemas::subject::Tokens;
@@ -59,6 +60,8 @@ struct Plan {
     /// Empty when it runs on candles alone.
     outputs: &'static [&'static str],
     higher_outputs: &'static [&'static str],
+    /// Closed bars that the kind itself looks back on.
+    memory_bars: u32,
     /// What a saved state must have been made with to be taken back.
     fingerprint: String,
 }
@@ -72,15 +75,18 @@ impl Plan {
         let watches_higher = !rule.higher_timeframe.is_empty();
         let higher_outputs = if watches_higher { kind.higher_outputs().unwrap_or(&[]) } else { &[] };
         let fingerprint = format!("{} {} {} {params:?}", rule.kind, rule.timeframe, rule.higher_timeframe);
-        Self { outputs: kind.outputs(), higher_outputs, kind, params, fingerprint, rule }
+        let memory_bars = kind.memory_bars(&params);
+        Self { outputs: kind.outputs(), higher_outputs, memory_bars, kind, params, fingerprint, rule }
     }
     fn start(&self) -> Slot {
         Slot {
             voter: self.kind.start(&self.params),
             last_open_ns: None,
             said: None,
+            holes: Holes::default(),
             higher: Vec::new(),
             higher_open_ns: None,
+            higher_gap_bars: 0,
         }
     }
 }
@@ -106,9 +112,12 @@ struct Slot {
     /// Open of the newest bar that it heard; an older one, or the same again, is passed over.
     last_open_ns: Option<i64>,
     said: Option<Stance>,
-    /// Declared outputs of the newest closed bar of the higher timeframe.
+    /// Which of the bars that it looks back on were not seen whole.
+    holes: Holes,
+    /// Declared outputs of the newest closed bar of the higher timeframe, and bars over a gap behind them.
     higher: Vec<Option<f64>>,
     higher_open_ns: Option<i64>,
+    higher_gap_bars: u32,
 }
 
 impl StrategyCore {
@@ -148,7 +157,7 @@ impl StrategyCore {
                 continue;
             }
             if plan.outputs.is_empty() {
-                out.extend(slot.on_bar(plan, candle, &[], watermark_ns, cause));
+                out.extend(slot.on_bar(plan, candle, &Outputs::default(), watermark_ns, cause));
             } else {
                 joins = true;
             }
@@ -178,7 +187,8 @@ impl StrategyCore {
             let Some(slot) = slot else { continue };
             let newer = slot.higher_open_ns.is_none_or(|open| open < values.open_ns);
             if plan.rule.higher_timeframe == values.tf && newer && (values.complete || plan.rule.trade_incomplete) {
-                slot.higher = picked(plan.higher_outputs, values);
+                let higher = Outputs::of(plan.higher_outputs, values);
+                (slot.higher, slot.higher_gap_bars) = (higher.values, higher.gap_bars);
                 slot.higher_open_ns = Some(values.open_ns);
             }
         }
@@ -238,7 +248,7 @@ impl Book {
             if let Some(slot) = slot
                 && plan.joins(&candle.tf)
             {
-                out.extend(slot.on_bar(plan, candle, &picked(plan.outputs, values), watermark_ns, cause));
+                out.extend(slot.on_bar(plan, candle, &Outputs::of(plan.outputs, values), watermark_ns, cause));
             }
         }
     }
@@ -249,7 +259,7 @@ impl Slot {
         &mut self,
         plan: &Plan,
         candle: &Candle,
-        outputs: &[Option<f64>],
+        outputs: &Outputs,
         watermark_ns: i64,
         cause: &Cause,
     ) -> Option<Signal> {
@@ -258,7 +268,8 @@ impl Slot {
         }
         self.last_open_ns = Some(candle.open_ns);
         let rule = &plan.rule;
-        let bar = Bar::new(candle, outputs, &self.higher, !rule.higher_timeframe.is_empty());
+        self.holes.push(candle.complete, plan.memory_bars);
+        let bar = Bar::new(candle, &outputs.values, &self.higher, !rule.higher_timeframe.is_empty());
         // Heard in any case, so that averages stay right; what follows decides only whether it is said.
         let opinion = self.voter.on_bar(&bar)?;
         if candle.closed_by == ClosedBy::History {
@@ -276,12 +287,25 @@ impl Slot {
         };
         let changed = self.said != Some(opinion.side);
         self.said = Some(opinion.side);
-        (changed || again).then(|| signal(rule, candle, opinion, cause))
+        let gap_bars = self.holes.among(plan.memory_bars).max(outputs.gap_bars).max(self.higher_gap_bars);
+        (changed || again).then(|| Signal { gap_bars, ..signal(rule, candle, opinion, cause) })
     }
 }
 
-fn picked(names: &[&str], values: &Indicators) -> Vec<Option<f64>> {
-    names.iter().map(|name| values.values.get(*name).copied().filter(|x| x.is_finite())).collect()
+/// Outputs that a kind declared.
+#[derive(Default)]
+struct Outputs {
+    /// In the order that the kind declared; `None` while one is not warmed up.
+    values: Vec<Option<f64>>,
+    /// Bars over a gap behind them.
+    gap_bars: u32,
+}
+
+impl Outputs {
+    fn of(names: &[&str], said: &Indicators) -> Self {
+        let finite = |name: &&str| said.values.get(*name).copied().filter(|x| x.is_finite());
+        Self { values: names.iter().map(finite).collect(), gap_bars: said.gap_bars(names) }
+    }
 }
 
 fn signal(rule: &Rule, candle: &Candle, opinion: Opinion, cause: &Cause) -> Signal {
@@ -300,6 +324,7 @@ fn signal(rule: &Rule, candle: &Candle, opinion: Opinion, cause: &Cause) -> Sign
         reason: crate::text::plain(&opinion.reason, 400),
         stop_loss: None,
         take_profit: None,
+        gap_bars: 0,
         cause: cause.clone(),
     }
 }
@@ -324,14 +349,18 @@ struct SavedSlot {
     voter: Vec<u8>,
     last_open_ns: Option<i64>,
     said: Option<Stance>,
+    #[serde(default)]
+    holes: Holes,
     higher: Vec<Option<f64>>,
     higher_open_ns: Option<i64>,
+    #[serde(default)]
+    higher_gap_bars: u32,
 }
 
 impl Core for StrategyCore {
     type In = In;
     type Out = Out;
-    const CODE_VERSION: u32 = 1;
+    const CODE_VERSION: u32 = 2;
 
     fn handle(&mut self, place: &Place, input: In, out: &mut Vec<Out>) -> Result<(), Fault> {
         let mut signals = Vec::new();
@@ -351,8 +380,10 @@ impl Core for StrategyCore {
                 voter: slot.voter.save(),
                 last_open_ns: slot.last_open_ns,
                 said: slot.said,
+                holes: slot.holes.clone(),
                 higher: slot.higher.clone(),
                 higher_open_ns: slot.higher_open_ns,
+                higher_gap_bars: slot.higher_gap_bars,
             })
         };
         let book = |((venue, symbol), book): (&(String, String), &Book)| SavedBook {
@@ -381,7 +412,9 @@ impl Core for StrategyCore {
                     let saved = book.slots.swap_remove(i);
                     slot.voter.restore(&saved.voter)?;
                     (slot.last_open_ns, slot.said) = (saved.last_open_ns, saved.said);
+                    slot.holes = saved.holes;
                     (slot.higher, slot.higher_open_ns) = (saved.higher, saved.higher_open_ns);
+                    slot.higher_gap_bars = saved.higher_gap_bars;
                 }
                 slots.push(Some(slot));
             }

@@ -20,6 +20,11 @@ impl Ema {
     pub fn new(period: u32) -> Self {
         Self { period, seen: 0, value: 0.0 }
     }
+    /// Values until one weighs a hundredth of what it did: `ln 100 / -ln(1 - 2 / (period + 1))`, which is below
+    /// `2.303 (period + 1)`.
+    pub fn memory_bars(period: u32) -> u32 {
+        (period + 1).saturating_mul(2303).div_ceil(1000)
+    }
     /// `None` before `period` values.
     pub fn push(&mut self, x: f64) -> Option<f64> {
         if self.seen < self.period {
@@ -50,6 +55,11 @@ pub struct Rsi {
 impl Rsi {
     pub fn new(period: u32) -> Self {
         Self { period, changes: 0, last: None, gain: 0.0, loss: 0.0 }
+    }
+    /// Values until a change weighs a hundredth of what it did: `ln 100 / -ln(1 - 1 / period)`, which is below
+    /// `4.606 period`; and the value before, since it averages changes.
+    pub fn memory_bars(period: u32) -> u32 {
+        period.saturating_mul(4606).div_ceil(1000) + 1
     }
     /// `None` before `period` changes, which is `period + 1` values.
     pub fn push(&mut self, x: f64) -> Option<f64> {

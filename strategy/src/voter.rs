@@ -55,6 +55,12 @@ pub trait StrategyKind: Sync {
         None
     }
 
+    /// Closed bars, the newest included, that the kind's own averages look back on; a bar among them that was not seen
+    /// whole is told in the signal. What its declared outputs look back on is told by those.
+    fn memory_bars(&self, _params: &Params) -> u32 {
+        1
+    }
+
     /// One instance for one instrument.
     fn start(&self, params: &Params) -> Box<dyn Voter>;
 }

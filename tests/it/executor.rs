@@ -10,10 +10,12 @@ use nats::{Bus, BusError, Layout, Writer, kv};
 use schemas::config::UserFile;
 use schemas::desk::{DeskState, Order, OrderKind, Protect, TradingState};
 use schemas::exec::{DoneState, Fill};
-use schemas::instrument::{InstrumentKind, SizeUnit};
 use schemas::raw::{Trade, Trades};
 use schemas::subject::{PARTITIONS, partition, stream};
-use schemas::{Cause, Core, Fact, Instrument, Listen, Nanos, Notional, Place, Price, Qty, Scale, Side, Speak, Version};
+use schemas::{
+    Cause, Core, Fact, Instrument, InstrumentKind, Listen, Nanos, Place, Price, Qty, Scale, Side, Speak, Version,
+    fixtures,
+};
 use tests::{Server, stored, wait_for};
 use tokio_util::sync::CancellationToken;
 
@@ -28,23 +30,7 @@ fn config() -> Config {
 }
 
 fn instrument() -> Instrument {
-    Instrument {
-        v: Version,
-        venue: VENUE.into(),
-        symbol: SYMBOL.into(),
-        base: "BTC".into(),
-        quote: "USDT".into(),
-        kind: InstrumentKind::Spot,
-        size_unit: SizeUnit::Base,
-        contract_size: Qty::new(1.into()),
-        inverse: false,
-        tick: "0.01".parse().unwrap(),
-        lot: "0.00001".parse().unwrap(),
-        min_notional: Notional::ZERO,
-        scale: SCALE,
-        trading: true,
-        terms: schemas::instrument::Terms::default(),
-    }
+    fixtures::instrument(VENUE, SYMBOL, InstrumentKind::Spot, "0.01", "0.00001")
 }
 
 fn order(id: &str, qty: i64, ts_ns: i64) -> Order {

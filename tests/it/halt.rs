@@ -10,6 +10,7 @@ use nats::checkpoint::{Checkpoint, Header};
 use nats::task::{self, Accept};
 use nats::telemetry::TaskStats;
 use nats::{Bus, BusError, Config, Layout, Stage, StageArgs, TaskSpec, kv};
+use schemas::Core;
 use serde_json::Value;
 use tests::{Server, program, stored, wait_for};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,9 @@ use crate::bus::{Fold, feed, make, make_with, quick, task_streams, totals};
 
 const BOUND: Duration = Duration::from_secs(20);
 const TASK: &str = "aggregate.fold";
+/// What the program takes for the version of this release's aggregate, and any other.
+const OURS: u32 = aggregate::core::AggregateCore::CODE_VERSION;
+const OTHER: u32 = OURS + 1;
 
 /// A task with its streams, and an operator beside it.
 struct Desk {
@@ -62,7 +66,7 @@ impl Desk {
 
     /// A start that has to halt.
     async fn halts(&self) -> anyhow::Result<BusError> {
-        self.fold::<1>(0, u64::MAX).await?.err().context("the task ended in peace")
+        self.fold::<OURS>(0, u64::MAX).await?.err().context("the task ended in peace")
     }
 
     async fn header(&self) -> anyhow::Result<Header> {
@@ -121,7 +125,7 @@ impl Desk {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expired_input_halts_until_the_loss_is_accepted_and_the_word_counts_once() -> anyhow::Result<()> {
     let desk = Desk::with(100).await?;
-    desk.fold::<1>(0, 100).await??;
+    desk.fold::<OURS>(0, 100).await??;
     assert_eq!(desk.verdict().await?, "would open");
     let (code, _, errors) = desk.tapeline(&["accept-loss", TASK, "--yes"]).await?;
     assert!(code == 1 && errors.contains("nothing to accept"), "{code} {errors}");
@@ -138,7 +142,7 @@ async fn expired_input_halts_until_the_loss_is_accepted_and_the_word_counts_once
         assert_eq!(desk.verdict().await?, "input_expired");
         desk.does(&["accept-loss", TASK, "--reason", "disk was full"]).await?;
         assert_eq!(desk.verdict().await?, "would open");
-        desk.fold::<1>(0, end).await??;
+        desk.fold::<OURS>(0, end).await??;
         assert_eq!(desk.bus.stream("OUT").await?.last_seq, 100 + 50 * round, "outputs go on at the next position");
         let accepted = desk.header().await?.accepted.context("not recorded")?;
         assert_eq!((accepted.halts, accepted.in_seq), (vec!["input_expired".to_owned()], end - 50));
@@ -150,21 +154,21 @@ async fn expired_input_halts_until_the_loss_is_accepted_and_the_word_counts_once
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_tail_is_said_again_after_a_reset_or_left_out_when_accepted() -> anyhow::Result<()> {
     let desk = Desk::with(100).await?;
-    desk.fold::<1>(0, 100).await??;
+    desk.fold::<OURS>(0, 100).await??;
     desk.bus.js().delete_stream("OUT").await?;
     make(&desk.bus, "OUT", "t.out.>").await?;
     assert!(matches!(desk.halts().await?, BusError::LostTail { last: 0, expected: 100, .. }));
     assert_eq!(desk.verdict().await?, "output_lost_tail");
     desk.does(&["reset", TASK]).await?;
     assert_eq!(desk.verdict().await?, "begins anew");
-    desk.fold::<1>(0, 100).await??;
+    desk.fold::<OURS>(0, 100).await??;
     assert_eq!(stored(&desk.bus, "OUT").await?, totals(100), "nothing is lost: the whole input is there");
 
     desk.bus.js().delete_stream("OUT").await?;
     make(&desk.bus, "OUT", "t.out.>").await?;
     desk.does(&["accept-loss", TASK]).await?;
     feed(&desk.bus, 101, 110).await?;
-    desk.fold::<1>(0, 110).await??;
+    desk.fold::<OURS>(0, 110).await??;
     let left: Vec<_> = stored(&desk.bus, "OUT").await?.into_iter().map(|(_, _, payload)| payload).collect();
     let wanted: Vec<_> = totals(110).into_iter().skip(100).map(|(_, _, payload)| payload).collect();
     assert_eq!(left, wanted, "the state is kept, what was lost stays lost");
@@ -174,7 +178,7 @@ async fn a_lost_tail_is_said_again_after_a_reset_or_left_out_when_accepted() -> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rewritten_input_halts_by_length_and_by_bytes_until_it_is_accepted() -> anyhow::Result<()> {
     let desk = Desk::with(100).await?;
-    desk.fold::<1>(0, 100).await??;
+    desk.fold::<OURS>(0, 100).await??;
     desk.bus.js().delete_stream("IN").await?;
     make(&desk.bus, "IN", "t.in.>").await?;
     assert!(matches!(desk.halts().await?, BusError::InputRewritten { seq: 100, .. }), "shorter");
@@ -183,7 +187,7 @@ async fn rewritten_input_halts_by_length_and_by_bytes_until_it_is_accepted() -> 
     assert!(matches!(desk.halts().await?, BusError::InputRewritten { seq: 100, .. }), "other bytes");
     assert_eq!(desk.verdict().await?, "input_rewritten");
     desk.does(&["accept-loss", TASK]).await?;
-    desk.fold::<1>(0, 150).await??;
+    desk.fold::<OURS>(0, 150).await??;
     assert_eq!(desk.bus.stream("OUT").await?.last_seq, 150);
     assert_eq!(desk.header().await?.accepted.context("not recorded")?.halts, ["input_rewritten"]);
     Ok(())
@@ -192,11 +196,11 @@ async fn rewritten_input_halts_by_length_and_by_bytes_until_it_is_accepted() -> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_bytes_at_a_position_halt_until_the_stored_ones_are_taken() -> anyhow::Result<()> {
     let desk = Desk::with(50).await?;
-    desk.fold::<1>(0, 50).await??;
+    desk.fold::<OURS>(0, 50).await??;
     let before = kv::get(&desk.bus, "ckpt", TASK).await?.context("no checkpoint")?;
     feed(&desk.bus, 51, 80).await?;
     // Another program says 30 outputs, and its checkpoint is lost with it.
-    desk.fold::<1>(7, 80).await??;
+    desk.fold::<OURS>(7, 80).await??;
     kv::put(&desk.bus, "ckpt", TASK, before.value).await?;
     feed(&desk.bus, 81, 90).await?;
     let said = stored(&desk.bus, "OUT").await?;
@@ -205,7 +209,7 @@ async fn other_bytes_at_a_position_halt_until_the_stored_ones_are_taken() -> any
     assert!(halt.remedy(TASK).is_some_and(|r| r.contains("tapeline task status aggregate.fold")));
     assert_eq!(stored(&desk.bus, "OUT").await?, said, "nothing is overwritten");
     desk.does(&["accept-outputs", TASK]).await?;
-    desk.fold::<1>(0, 90).await??;
+    desk.fold::<OURS>(0, 90).await??;
     let now = stored(&desk.bus, "OUT").await?;
     assert_eq!(now[..80], said[..], "what was said stands");
     assert_eq!(now[80..], totals(90)[80..], "and our own goes on behind it");
@@ -216,17 +220,17 @@ async fn other_bytes_at_a_position_halt_until_the_stored_ones_are_taken() -> any
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_code_version_halts_until_it_is_accepted_or_everything_is_folded_again() -> anyhow::Result<()> {
     let desk = Desk::with(100).await?;
-    desk.fold::<2>(0, 100).await??;
-    assert!(matches!(desk.halts().await?, BusError::CodeVersion { found: 2, mine: 1, .. }));
-    assert_eq!(desk.verdict().await?, "code_version", "this release's aggregate is version 1");
+    desk.fold::<OTHER>(0, 100).await??;
+    assert!(matches!(desk.halts().await?, BusError::CodeVersion { found: OTHER, mine: OURS, .. }));
+    assert_eq!(desk.verdict().await?, "code_version", "of another release");
     desk.does(&["accept-version", TASK]).await?;
     feed(&desk.bus, 101, 120).await?;
-    desk.fold::<1>(0, 120).await??;
-    assert_eq!(desk.header().await?.code_version, 1);
+    desk.fold::<OURS>(0, 120).await??;
+    assert_eq!(desk.header().await?.code_version, OURS);
 
-    desk.fold::<2>(0, 0).await?.unwrap_err();
+    desk.fold::<OTHER>(0, 0).await?.unwrap_err();
     desk.does(&["reset", TASK]).await?;
-    desk.fold::<2>(0, 120).await??;
+    desk.fold::<OTHER>(0, 120).await??;
     assert_eq!(stored(&desk.bus, "OUT").await?, totals(120), "compared, not written again");
     Ok(())
 }
@@ -234,7 +238,7 @@ async fn another_code_version_halts_until_it_is_accepted_or_everything_is_folded
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_without_a_readable_revision_halts_until_it_is_dropped() -> anyhow::Result<()> {
     let desk = Desk::with(100).await?;
-    desk.fold::<1>(0, 100).await??;
+    desk.fold::<OURS>(0, 100).await??;
     for _ in 0..4 {
         kv::put(&desk.bus, "ckpt", TASK, "rubbish".into()).await?;
     }
@@ -244,7 +248,7 @@ async fn a_checkpoint_without_a_readable_revision_halts_until_it_is_dropped() ->
     assert!(matches!(halt, BusError::CheckpointUnreadable { .. }), "{halt}");
     assert_eq!(desk.verdict().await?, "checkpoint_unreadable");
     desk.does(&["reset", TASK]).await?;
-    desk.fold::<1>(0, 100).await??;
+    desk.fold::<OURS>(0, 100).await??;
     assert_eq!(stored(&desk.bus, "OUT").await?, totals(100));
     Ok(())
 }
@@ -252,13 +256,13 @@ async fn a_checkpoint_without_a_readable_revision_halts_until_it_is_dropped() ->
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reset_that_would_lose_state_is_refused_unless_the_task_is_to_begin_empty() -> anyhow::Result<()> {
     let desk = Desk::with(100).await?;
-    desk.fold::<1>(0, 100).await??;
+    desk.fold::<OURS>(0, 100).await??;
     desk.expire_before(91).await?;
     let (code, _, errors) = desk.tapeline(&["reset", TASK, "--yes"]).await?;
     assert!(code == 1 && errors.contains("IN begins at 91") && errors.contains("--start-empty"), "{errors}");
     assert_eq!(desk.verdict().await?, "would open", "and nothing was dropped");
     desk.does(&["reset", TASK, "--start-empty"]).await?;
-    desk.fold::<1>(0, 100).await??;
+    desk.fold::<OURS>(0, 100).await??;
     let last = stored(&desk.bus, "OUT").await?.pop().context("no output")?;
     assert_eq!((last.0, last.2), (110, b"955 at 100".to_vec()), "the sum of 91 to 100, behind what was said");
     Ok(())
@@ -267,14 +271,13 @@ async fn a_reset_that_would_lose_state_is_refused_unless_the_task_is_to_begin_em
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_that_is_silent_for_a_whole_retention_period_does_not_halt() -> anyhow::Result<()> {
     let desk = Desk::with(10).await?;
-    desk.fold::<1>(0, 10).await??;
+    desk.fold::<OURS>(0, 10).await??;
     // While it runs, the others of its stream say so much that everything it ever read expires, twice.
     let (stop, stats) = (CancellationToken::new(), TaskStats::new("fold"));
     let (bus, spec, token, shared) = (desk.bus.clone(), desk.spec.clone(), stop.clone(), Arc::clone(&stats));
-    let life =
-        tokio::spawn(
-            async move { task::run(&bus, &spec, Fold::<1>::default(), Accept::default(), &shared, &token).await },
-        );
+    let life = tokio::spawn(async move {
+        task::run(&bus, &spec, Fold::<OURS>::default(), Accept::default(), &shared, &token).await
+    });
     for end in [210, 410] {
         desk.noise(200).await?;
         wait_for("the cursor to pass the silence", BOUND, || async { (stats.in_seq() == end).then_some(()) }).await?;
@@ -288,7 +291,7 @@ async fn a_filter_that_is_silent_for_a_whole_retention_period_does_not_halt() ->
     assert_eq!(desk.bus.stream("OUT").await?.last_seq, 11);
 
     desk.noise(50).await?;
-    desk.fold::<1>(0, 461).await??;
+    desk.fold::<OURS>(0, 461).await??;
     assert_eq!(desk.header().await?.in_seq, 461, "the checkpoint passed the silence too");
     desk.expire_before(461).await?;
     assert_eq!(desk.verdict().await?, "would open");
@@ -305,7 +308,7 @@ async fn nothing_is_accepted_or_dropped_while_the_task_runs() -> anyhow::Result<
     let desk = Desk::with(100).await?;
     let args = StageArgs { nats_url: desk.server.url(), ..StageArgs::default() };
     let stage = Stage::start("aggregate", &args).await?;
-    stage.task(desk.spec.clone(), Fold::<1>::default());
+    stage.task(desk.spec.clone(), Fold::<OURS>::default());
     let running =
         || async { (desk.tapeline(&["status", TASK]).await.ok()?.1["tasks"][0]["instances"] == 1).then_some(()) };
     wait_for("the task to be seen running", BOUND, running).await?;

@@ -346,11 +346,14 @@ async fn of_two_instances_one_is_fenced_off_and_no_trade_is_stored_twice() -> an
     until_trades(&bus, 2).await?;
     let mut second = Feed::start(&bus, config(toy.ws, toy.rest));
     // Whoever reaches the next position later sees another's bytes there.
-    let (ended, other) = tokio::select! {
-        ended = &mut first.work => (ended, second),
-        ended = &mut second.work => (ended, first),
-        () = tokio::time::sleep(BOUND) => anyhow::bail!("both went on"),
+    let race = async {
+        tokio::select! {
+            ended = &mut first.work => (ended, true),
+            ended = &mut second.work => (ended, false),
+        }
     };
+    let (ended, first_ended) = tokio::time::timeout(BOUND, race).await.context("both went on")?;
+    let other = if first_ended { second } else { first };
     let text = format!("{:#}", ended?.unwrap_err());
     assert!(text.contains("fenced"), "{text}");
     // Exactly one is fenced; the other goes on and ends only when it is asked to.

@@ -12,9 +12,8 @@ use nats::{Bus, Layout, Reader, Writer, kv};
 use rust_decimal::Decimal;
 use schemas::desk::{Cancel, Order, OrderKind};
 use schemas::exec::{Ack, Cancelling, Done, Fill, LiveReport, LiveWhat, Reject, Sending};
-use schemas::instrument::{InstrumentKind, SizeUnit};
 use schemas::subject::stream;
-use schemas::{Cause, Fact, Instrument, Notional, Place, Price, Qty, Scale, Side, Version};
+use schemas::{Cause, Fact, Instrument, InstrumentKind, Place, Price, Side, Version, fixtures};
 use serde_json::Value;
 use simulator::sign::hmac_sha256_hex;
 use tests::fleet::Fleet;
@@ -281,23 +280,7 @@ fn said(subject: &str, payload: &[u8]) -> anyhow::Result<(String, String)> {
 type Journal = BTreeMap<String, Vec<String>>;
 
 fn instrument() -> Instrument {
-    Instrument {
-        v: Version,
-        venue: VENUE.into(),
-        symbol: SYMBOL.into(),
-        base: "BTC".into(),
-        quote: "USDT".into(),
-        kind: InstrumentKind::Perpetual,
-        size_unit: SizeUnit::Base,
-        contract_size: Qty::new(1.into()),
-        inverse: false,
-        tick: "0.1".parse().unwrap(),
-        lot: "0.001".parse().unwrap(),
-        min_notional: Notional::ZERO,
-        scale: Scale { price: 1, qty: 3 },
-        trading: true,
-        terms: schemas::instrument::Terms::default(),
-    }
+    fixtures::instrument(VENUE, SYMBOL, InstrumentKind::Perpetual, "0.1", "0.001")
 }
 
 fn order(id: &str, side: Side, qty: &str, limit: Option<Price>) -> Order {

@@ -10,6 +10,7 @@ mod edges;
 mod executor;
 mod export;
 mod fold;
+mod gaps;
 mod gateway;
 mod goldens;
 mod halt;

@@ -64,6 +64,7 @@ fn bar(symbol: &str, tf: &str, close_ns: i64, length_ns: i64, close: &str) -> (C
         close: price,
         complete: true,
         values: BTreeMap::from([("rsi.rsi_14".to_owned(), 44.5)]),
+        gaps: BTreeMap::new(),
         cause: candle.cause.clone(),
     };
     (candle, indicators)

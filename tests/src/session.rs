@@ -12,7 +12,7 @@ use ledger::schema::{SYSTEM_CONFIG, TABLES};
 use nats::{Bus, Layout, leader};
 use schemas::raw::LinkEvent;
 use schemas::subject::stream;
-use schemas::{Fact, Instrument, InstrumentKind, Scale, Version};
+use schemas::{Fact, Instrument, InstrumentKind, fixtures};
 
 use crate::fleet::{Fleet, STAGES};
 use crate::{Server, wait_for};
@@ -252,21 +252,6 @@ pub async fn put_instrument(operator: &Bus) -> anyhow::Result<()> {
 
 /// The venue's word on the instrument.
 pub fn instrument() -> anyhow::Result<Instrument> {
-    Ok(Instrument {
-        v: Version,
-        venue: VENUE.into(),
-        symbol: SYMBOL.into(),
-        base: "BTC".into(),
-        quote: "USDT".into(),
-        kind: InstrumentKind::Spot,
-        size_unit: Default::default(),
-        contract_size: "1".parse()?,
-        inverse: false,
-        tick: "0.01".parse()?,
-        lot: "0.00001".parse()?,
-        min_notional: "5".parse()?,
-        scale: Scale { price: 2, qty: 5 },
-        trading: true,
-        terms: schemas::instrument::Terms::default(),
-    })
+    let listed = fixtures::instrument(VENUE, SYMBOL, InstrumentKind::Spot, "0.01", "0.00001");
+    Ok(Instrument { min_notional: "5".parse()?, ..listed })
 }

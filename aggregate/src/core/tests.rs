@@ -106,7 +106,10 @@ fn show(out: &Out) -> String {
                 c.trades,
             )
         }
-        Out::Indicators(i) => format!("{} {} indicators {} complete={}", i.symbol, i.tf, i.values.len(), i.complete),
+        Out::Indicators(i) => {
+            let over_gaps = i.gaps.iter().map(|(name, bars)| format!(" {name} over {bars}")).collect::<String>();
+            format!("{} {} indicators {} complete={}{over_gaps}", i.symbol, i.tf, i.values.len(), i.complete)
+        }
         Out::Late(l) => format!("{} late {} at {} {}x{}", l.symbol, l.id, l.ts_ns / 1_000_000, l.price, l.size),
     }
 }
@@ -356,6 +359,51 @@ fn indicators_follow_their_candle_and_carry_its_completeness() {
             A 1m indicators 1 complete=true
         "#]],
     );
+}
+
+#[test]
+fn an_indicator_says_how_many_of_its_bars_are_over_a_gap_until_the_last_has_left_its_window() {
+    // SMA 20 and the true range, which looks back on two bars; a trade a second, and a gap in the 22nd candle.
+    let seconds = (1..=44).map(|s| format!("t A {}000 10 1b {s}", s));
+    let mut steps: Vec<String> = seconds.collect();
+    steps.insert(22, "gap A 22300 22500".to_owned());
+    let text = "timeframes = [\"1s\"]\npreview_timeframes = []\nindicator_timeframes = [\"1s\"]\n\
+                indicators = [\"sma.sma_20\", \"atr.tr\"]\n";
+    let (mut core, mut out) = (core(text), Vec::new());
+    for (i, step) in steps.iter().enumerate() {
+        core.handle(&Place::new("RAW", i as u64 + 1), input(step), &mut out).unwrap();
+        // What is remembered of a gap is in the checkpoint.
+        let state = core.save();
+        core = self::core(text);
+        core.restore(&state).unwrap();
+    }
+    let said = out.iter().filter_map(|out| if let Out::Indicators(i) = out { Some(i) } else { None });
+    let over: Vec<_> = said.map(|i| (i.open_ns / 1_000_000_000, i.complete, i.gaps.clone())).collect();
+    let gaps = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 1)).collect::<BTreeMap<_, _>>();
+    for (open_s, complete, over) in over {
+        let expected = match open_s {
+            22 | 23 => gaps(&["sma.sma_20", "atr.tr"]),
+            24..=41 => gaps(&["sma.sma_20"]),
+            _ => gaps(&[]),
+        };
+        assert_eq!(over, expected, "{open_s}");
+        assert_eq!(complete, open_s != 22 && open_s != 1, "{open_s}");
+    }
+}
+
+#[test]
+fn indicators_over_no_gap_keep_their_bytes_and_old_ones_are_read() {
+    const ALL: &str = "timeframes = [\"1s\"]\npreview_timeframes = []\nindicator_timeframes = [\"1s\"]\n";
+    let (mut core, mut out) = (core(ALL), Vec::new());
+    for (seq, step) in [(1, "t A 1000 10 1b 1"), (2, "t A 2000 11 1b 2"), (3, "t A 3000 11 1b 3")] {
+        core.handle(&Place::new("RAW", seq), input(step), &mut out).unwrap();
+    }
+    let said = out.into_iter().filter_map(|out| if let Out::Indicators(i) = out { Some(i) } else { None });
+    for fact in said {
+        let bytes = fact.encode();
+        assert!(!bytes.windows(4).any(|word| word == b"gaps"), "{fact:?}");
+        assert_eq!(Indicators::decode(&bytes).unwrap(), fact);
+    }
 }
 
 #[test]

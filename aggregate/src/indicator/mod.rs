@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod block;
 pub mod log;
+pub mod memory;
 pub mod moments;
 pub mod registry;
 pub mod set;

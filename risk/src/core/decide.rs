@@ -233,6 +233,7 @@ impl RiskCore {
         let duplicate = !view.vote_set.is_empty() && book.acted_on == view.vote_set;
         let gap = asking.and_then(|vote| book.gaps.touching(vote.ts_ns.saturating_sub(vote.candle_ns), vote.ts_ns));
         let asked = self.asked(book, order, By::Strategy, view.now_ns, asking.map(|vote| vote.ts_ns), gap, duplicate);
+        let asked = Asked { gap_bars: self.agreeing(view).map(|vote| vote.gap_bars).max().unwrap_or(0), ..asked };
         match limit::first_broken(&asked, &self.config.limits) {
             None => (target, String::new(), Action::Enter(Box::new(asked.order))),
             Some((id, broken)) => {
@@ -276,6 +277,7 @@ impl RiskCore {
             orders_in_window: self.state.orders.entries_since(now_ns, window_ns),
             signal_ts_ns,
             gap,
+            gap_bars: 0,
             duplicate,
             order,
         }
@@ -302,7 +304,13 @@ impl RiskCore {
 
     /// The newest vote that agrees: it is the one that asks.
     fn asking<'a>(&self, view: &View<'a>) -> Option<&'a Heard> {
-        view.strategies.iter().filter_map(|name| view.book.votes.get(name)).max_by_key(|heard| heard.ts_ns)
+        self.agreeing(view).max_by_key(|heard| heard.ts_ns)
+    }
+
+    /// The counted votes that the order follows from.
+    fn agreeing<'a>(&self, view: &View<'a>) -> impl Iterator<Item = &'a Heard> {
+        let (strategies, votes) = (view.strategies, &view.book.votes);
+        strategies.iter().filter_map(|name| votes.get(name))
     }
 
     /// Each protective price from the newest agreeing vote that suggests one.

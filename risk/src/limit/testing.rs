@@ -53,6 +53,7 @@ pub fn sound() -> Asked {
         orders_in_window: 0,
         signal_ts_ns: Some(1_000_000_000_000),
         gap: None,
+        gap_bars: 0,
         duplicate: false,
     }
 }
@@ -122,6 +123,8 @@ fn asked(words: &str) -> (Asked, Limits) {
                 let (from, to) = value.split_once("..").unwrap();
                 a.gap = Some((from.parse().unwrap(), to.parse().ok()));
             }
+            "gap_bars" => a.gap_bars = value.parse().unwrap(),
+            "gap_bars_max" => limits.gap_bars.bars_max = value.parse().unwrap(),
             "duplicate" => a.duplicate = true,
             other => panic!("word {other}"),
         }

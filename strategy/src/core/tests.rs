@@ -27,6 +27,7 @@ fn indicators(candle: &Candle, values: &[(&str, f64)]) -> Indicators {
         close: candle.close,
         complete: candle.complete,
         values: values.iter().map(|(name, x)| ((*name).to_owned(), *x)).collect(),
+        gaps: Default::default(),
         cause: candle.cause.clone(),
     }
 }
@@ -98,7 +99,9 @@ fn a_bar_that_was_not_seen_whole_warms_up_and_says_nothing() {
         ema_cross Short at 8 until 10 by AGG_BINANCE_3:8:0: EMA1 6 has stayed below EMA2 6.50411523
     "#]],
     );
-    let told_anyway = told(&mut only("ema_cross", &format!("{FAST}\ntrade_incomplete = true")), inputs);
+    let mut told_anyway = told(&mut only("ema_cross", &format!("{FAST}\ntrade_incomplete = true")), inputs);
+    assert_eq!(told_anyway.iter().map(|s| s.gap_bars).collect::<Vec<_>>(), [1, 1, 2, 2, 2]);
+    told_anyway.iter_mut().for_each(|s| s.gap_bars = 0);
     assert_eq!(told_anyway, told(&mut only("ema_cross", FAST), candles()));
 }
 
@@ -116,6 +119,44 @@ fn bars_from_before_we_listened_warm_up_and_say_nothing() {
         ema_cross Short at 8 until 10 by AGG_BINANCE_3:8:0: EMA1 6 has stayed below EMA2 6.50411523
     "#]],
     );
+}
+
+#[test]
+fn a_signal_says_how_many_bars_over_a_gap_its_averages_look_back_on() {
+    // EMA 2 forgets a bar within 7, a crossing looks at one more.
+    let mut inputs = candles();
+    inputs.extend((8..14).map(|i| In::Candle(candle(i, "5"))));
+    for i in [0, 3, 5] {
+        let In::Candle(candle) = &mut inputs[i] else { unreachable!() };
+        candle.complete = false;
+    }
+    let gaps: Vec<_> =
+        told(&mut only("ema_cross", FAST), inputs).iter().map(|s| (s.ts_ns / MINUTE, s.gap_bars)).collect();
+    // Bar 0 is where we began. Bars 3 and 5 are not spoken on.
+    assert_eq!(gaps, [(5, 1), (7, 2), (8, 2), (9, 2), (10, 2), (11, 2), (12, 1), (13, 1), (14, 0)]);
+    let plain = &told(&mut only("ema_cross", FAST), candles())[0];
+    assert!(!plain.encode().windows(8).any(|word| word == b"gap_bars"), "unchanged bytes");
+}
+
+#[test]
+fn a_signal_over_indicators_says_what_the_declared_ones_say_and_the_higher_timeframe_too() {
+    let mut core = only("macd_trend", "higher_timeframe = \"1h\"\nreaffirm = \"always\"");
+    let mut hour = candle(0, "100");
+    (hour.tf, hour.close_ns) = ("1h".into(), 60 * MINUTE);
+    let with = |candle: &Candle, gaps: &[(&str, u32)]| {
+        let mut values = indicators(candle, &[("macd.hist", 1.0)]);
+        values.gaps = gaps.iter().map(|(name, bars)| ((*name).to_owned(), *bars)).collect();
+        In::Indicators(values)
+    };
+    let bar = |i: i64, gaps: &[(&str, u32)]| [In::Candle(candle(i, "100")), with(&candle(i, "100"), gaps)];
+    let mut inputs = vec![with(&hour, &[])];
+    inputs.extend(bar(60, &[("macd.hist", 2), ("sma.sma_200", 9)]));
+    inputs.extend(bar(61, &[("sma.sma_200", 9)]));
+    (hour.open_ns, hour.close_ns) = (60 * MINUTE, 120 * MINUTE);
+    inputs.push(with(&hour, &[("macd.hist", 1)]));
+    inputs.extend(bar(120, &[]));
+    let gaps: Vec<_> = told(&mut core, inputs).iter().map(|s| s.gap_bars).collect();
+    assert_eq!(gaps, [2, 0, 1]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use schemas::holes::Holes;
 use schemas::llm::{LlmCoin, LlmPrompt, LlmReply, LlmVerdict};
 use schemas::market::{Candle, Indicators};
 use schemas::signal::Signal;
@@ -44,6 +45,9 @@ struct State {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Series {
     rows: VecDeque<Row>,
+    /// Which of the newest rows were not seen whole.
+    #[serde(default)]
+    holes: Holes,
     /// Halves of the newest bar that has not both.
     candle: Option<Candle>,
     values: Option<Indicators>,
@@ -92,7 +96,9 @@ impl PromptCore {
             volume: candle.volume,
             complete: candle.complete,
             values: picked.collect(),
+            gap_bars: values.map_or(0, |values| values.gap_bars(&self.trader.outputs)),
         };
+        let rows_shown = self.rows_shown();
         let series = self.state.series.entry((coin, tf.seconds())).or_default();
         if series.rows.back().is_some_and(|newest| row.close_ns <= newest.close_ns) {
             return;
@@ -100,6 +106,7 @@ impl PromptCore {
         let digits = [candle.high, candle.low, candle.close].map(|price| price.get().scale());
         let most = self.state.price_digits.entry(coin).or_default();
         *most = digits.into_iter().fold(*most, u32::max);
+        series.holes.push(row.complete, rows_shown);
         series.rows.push_back(row);
         // More than is shown: bars go on closing while a close waits for a silent coin.
         let waiting = usize::try_from(self.trader.grace_ms * Nanos::PER_MS / tf.ns()).unwrap_or(0) + 1;
@@ -139,7 +146,7 @@ impl PromptCore {
         let trader = &self.trader;
         let views: Vec<_> = (0u32..).zip(&trader.coins).map(|(i, coin)| self.view(i, coin, close_ns)).collect();
         let mut coins = Vec::new();
-        for view in views.iter().filter(|view| view.asked.is_ok()) {
+        for (i, view) in (0u32..).zip(&views).filter(|(_, view)| view.asked.is_ok()) {
             let own = view.series.iter().find(|(tf, _)| *tf == trader.timeframe);
             if let Some(row) = own.and_then(|(_, rows)| rows.last()) {
                 coins.push(LlmCoin {
@@ -148,6 +155,7 @@ impl PromptCore {
                     symbol: view.coin.symbol.clone(),
                     timeframe: trader.timeframe.to_string(),
                     close: row.close,
+                    gap_bars: self.gap_bars(i, row),
                 });
             }
         }
@@ -171,6 +179,17 @@ impl PromptCore {
             coins,
             cause: place.cause(0),
         }));
+    }
+
+    /// Bars over a gap behind what a coin shows of the trader's own timeframe: its rows, and the newest one's values.
+    fn gap_bars(&self, coin: u32, newest: &Row) -> u32 {
+        let series = self.state.series.get(&(coin, self.trader.timeframe.seconds()));
+        let shown = series.map_or(0, |series| series.holes.among(self.rows_shown()));
+        shown.max(newest.gap_bars)
+    }
+
+    fn rows_shown(&self) -> u32 {
+        u32::try_from(self.trader.bars).unwrap_or(u32::MAX)
     }
 
     /// What a coin shows at a close: nothing that closed later.
@@ -205,7 +224,7 @@ impl PromptCore {
 impl Core for PromptCore {
     type In = PromptIn;
     type Out = PromptOut;
-    const CODE_VERSION: u32 = 1;
+    const CODE_VERSION: u32 = 2;
 
     fn handle(&mut self, place: &Place, input: PromptIn, out: &mut Vec<PromptOut>) -> Result<(), Fault> {
         let (close_ns, key) = match &input {

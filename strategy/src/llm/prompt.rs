@@ -25,6 +25,9 @@ pub struct Row {
     pub complete: bool,
     /// In the order of the trader's `outputs`.
     pub values: Vec<Option<f64>>,
+    /// Bars over a gap that the worst of these values looks back on.
+    #[serde(default)]
+    pub gap_bars: u32,
 }
 
 /// A coin as a prompt shows it.

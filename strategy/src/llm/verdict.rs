@@ -191,6 +191,7 @@ pub fn judge(trader: &Trader, reply: &LlmReply, cause: &Cause) -> (LlmVerdict, V
                 symbol: String::new(),
                 timeframe: String::new(),
                 close: Price::ZERO,
+                gap_bars: 0,
             };
             if let Finding::Broken { code, detail } = finding {
                 verdict.coins.push(coin_verdict(&unknown, "no_decision", Some(code), detail));
@@ -220,6 +221,7 @@ pub fn judge(trader: &Trader, reply: &LlmReply, cause: &Cause) -> (LlmVerdict, V
                     reason: why.clone(),
                     stop_loss: *stop_loss,
                     take_profit: *take_profit,
+                    gap_bars: coin.gap_bars,
                     cause: cause.clone(),
                 };
                 let detail = said(&signal);

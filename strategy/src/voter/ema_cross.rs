@@ -37,6 +37,10 @@ impl StrategyKind for EmaCross {
         }
         Ok(())
     }
+    fn memory_bars(&self, params: &Params) -> u32 {
+        // And the bar before, against which a crossing is seen.
+        Ema::memory_bars(params.count("slow")) + 1
+    }
     fn start(&self, params: &Params) -> Box<dyn Voter> {
         let (fast, slow) = (params.count("fast"), params.count("slow"));
         let state = State { fast: Ema::new(fast), slow: Ema::new(slow), gap: None, side: None };

@@ -38,6 +38,9 @@ impl StrategyKind for RsiMeanReversion {
         }
         Ok(())
     }
+    fn memory_bars(&self, params: &Params) -> u32 {
+        Rsi::memory_bars(params.count("period"))
+    }
     fn start(&self, params: &Params) -> Box<dyn Voter> {
         let period = params.count("period");
         let state = State { rsi: Rsi::new(period), before: None, side: None };

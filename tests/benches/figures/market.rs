@@ -2,7 +2,7 @@
 
 use schemas::raw::{Trade, Trades};
 use schemas::subject::{PARTITIONS, partition};
-use schemas::{Instrument, InstrumentKind, Nanos, PriceM, QtyM, Scale, Side, Version};
+use schemas::{Instrument, InstrumentKind, Nanos, PriceM, QtyM, Scale, Side, fixtures};
 
 pub const SCALE: Scale = Scale { price: 2, qty: 5 };
 pub const START_NS: i64 = 1_700_000_000_000_000_000;
@@ -38,21 +38,6 @@ pub fn packs(symbol: &str, ticks: &[Trade], size: usize) -> Vec<Trades> {
 
 /// What the desk knows of the market that is traded.
 pub fn instrument() -> anyhow::Result<Instrument> {
-    Ok(Instrument {
-        v: Version,
-        venue: "binance".into(),
-        symbol: "BTCUSDT".into(),
-        base: "BTC".into(),
-        quote: "USDT".into(),
-        kind: InstrumentKind::Perpetual,
-        size_unit: Default::default(),
-        contract_size: "1".parse()?,
-        inverse: false,
-        tick: "0.01".parse()?,
-        lot: "0.00001".parse()?,
-        min_notional: "5".parse()?,
-        scale: SCALE,
-        trading: true,
-        terms: schemas::instrument::Terms::default(),
-    })
+    let listed = fixtures::instrument("binance", "BTCUSDT", InstrumentKind::Perpetual, "0.01", "0.00001");
+    Ok(Instrument { min_notional: "5".parse()?, ..listed })
 }

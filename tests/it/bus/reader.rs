@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use nats::{Reader, Writer};
-use tests::Server;
+use async_nats::jetstream::consumer::Info;
+use futures_util::StreamExt;
+use nats::{Bus, Reader, Writer};
+use tests::{Server, wait_for};
 
 use super::{BOUND, feed, make, quick, server_and_bus};
 
@@ -57,22 +59,43 @@ async fn a_reader_passes_a_kill_of_the_server_without_gap_or_copy_and_keeps_to_i
     Ok(())
 }
 
+/// Waits until the only consumer of IN is in a state.
+async fn consumer_that(bus: &Bus, reached: impl Fn(&Info) -> bool) -> anyhow::Result<Info> {
+    let stream = bus.js().get_stream("IN").await?;
+    let (stream, reached) = (&stream, &reached);
+    wait_for("the state of the reader's consumer", BOUND, || async {
+        stream.consumers().next().await?.ok().filter(|info| reached(info))
+    })
+    .await
+}
+
 /// The client drops what does not fit its subscription; the reader never asks for more than fits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_pauses_loses_nothing() -> anyhow::Result<()> {
     const N: u64 = 10_000;
+    const BATCH: u64 = 512;
+    // What is left unread in front of the second pause. N is no multiple of BATCH: the last request stays open.
+    const LEFT: u64 = 100;
     let server = Server::start().await?;
     let mut config = quick();
-    config.connection.subscription_messages_max = 1024;
-    config.reader.batch = 512;
+    config.connection.subscription_messages_max = 2 * BATCH as usize;
+    config.reader.batch = BATCH as usize;
+    // A request outlives the silence after which a reader doubts its consumer.
+    config.reader.expires_ms = 2000;
     let bus = server.bus_with("test", config).await?;
     make(&bus, "IN", "t.in.>").await?;
     feed(&bus, 1, N).await?;
     let mut reader = Reader::open(&bus, "IN", ">", 0).await?;
     assert_eq!(reader.next().await?.seq, 1);
-    // The pause is the input of this test; nothing is waited for.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    for seq in 2..=N {
+    // It pauses until all that it asked for lies in the client, and no request is open.
+    let paused = consumer_that(&bus, |info| info.delivered.consumer_sequence >= BATCH && info.num_waiting == 0).await?;
+    assert_eq!(paused.num_pending, N - paused.delivered.consumer_sequence, "more came than it asked for");
+    for seq in 2..=N - LEFT {
+        assert_eq!(tokio::time::timeout(BOUND, reader.next()).await??.seq, seq);
+    }
+    // It pauses until the open request has run out, longer than the silence after which it would doubt.
+    consumer_that(&bus, |info| info.num_pending == 0 && info.num_waiting == 0).await?;
+    for seq in N - LEFT + 1..=N {
         assert_eq!(tokio::time::timeout(BOUND, reader.next()).await??.seq, seq);
     }
     assert_eq!(bus.slow_consumers(), 0);

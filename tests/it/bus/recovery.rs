@@ -1,12 +1,10 @@
 //! Opening a task: what halts it, what an operator lets pass, and the checkpoint under it.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use async_nats::jetstream::stream::Config as StreamConfig;
 use nats::kv::{self, Put};
 use nats::task::Accept;
-use nats::{BusError, Reader};
+use nats::{Bus, BusError, Reader};
 use tests::{Server, stored};
 
 use super::{
@@ -14,11 +12,23 @@ use super::{
     value,
 };
 
+/// A server with a task that has folded `1..=n` and stopped.
+async fn folded(n: u64) -> anyhow::Result<(Server, Bus)> {
+    let (server, bus) = server_and_bus().await?;
+    task_streams(&bus, n).await?;
+    run::<1>(&bus, 0).until(n).await?;
+    Ok((server, bus))
+}
+
+/// The stream was lost and made anew, empty.
+async fn lost(bus: &Bus, stream: &str, subject: &str) -> anyhow::Result<()> {
+    bus.js().delete_stream(stream).await?;
+    make(bus, stream, subject).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_input_that_expired_behind_the_checkpoint_halts() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
-    task_streams(&bus, 100).await?;
-    run::<1>(&bus, 0).until(100).await?;
+    let (_server, bus) = folded(100).await?;
     feed(&bus, 101, 300).await?;
     bus.js().get_stream("IN").await?.purge().sequence(201).await?;
     let error = run::<1>(&bus, 0).ends().await?;
@@ -57,33 +67,34 @@ async fn an_input_that_expires_under_a_lagging_reader_halts() -> anyhow::Result<
     let server = Server::start().await?;
     let mut config = quick();
     config.reader.batch = 64;
-    config.reader.expiry_check_ms = 100;
+    config.reader.expiry_check_ms = 0; // whenever it has to fetch more
     let bus = server.bus_with("test", config).await?;
     make(&bus, "IN", "t.in.>").await?;
     feed(&bus, 1, 2000).await?;
     let mut reader = Reader::open(&bus, "IN", "t.in.>", 0).await?;
     assert_eq!(reader.next().await?.seq, 1);
+    // The purge is done before the reader goes on.
     bus.js().get_stream("IN").await?.purge().sequence(1900).await?;
+    let mut seen = Vec::new();
     let reading = async {
         loop {
-            if let Err(error) = reader.next().await {
-                return error;
+            match reader.next().await {
+                Ok(message) => seen.push(message.seq),
+                Err(error) => return error,
             }
-            tokio::time::sleep(Duration::from_millis(2)).await; // a slow fold
         }
     };
     let error = tokio::time::timeout(BOUND, reading).await?;
-    assert!(matches!(error, BusError::InputExpired { .. }), "{error}");
+    assert!(matches!(error, BusError::InputExpired { first: 1900, .. }), "{error}");
+    // What it had asked for, and nothing from behind the hole.
+    assert_eq!(seen, (2..=seen.len() as u64 + 1).collect::<Vec<_>>());
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_output_stream_that_lost_its_tail_halts() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
-    task_streams(&bus, 100).await?;
-    run::<1>(&bus, 0).until(100).await?;
-    bus.js().delete_stream("OUT").await?;
-    make(&bus, "OUT", "t.out.>").await?;
+    let (_server, bus) = folded(100).await?;
+    lost(&bus, "OUT", "t.out.>").await?;
     let error = run::<1>(&bus, 0).ends().await?;
     assert!(matches!(error, BusError::LostTail { last: 0, expected: 100, .. }), "{error}");
     assert!(error.to_string().contains("--accept-loss"), "{error}");
@@ -92,11 +103,8 @@ async fn an_output_stream_that_lost_its_tail_halts() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_input_that_was_rewritten_halts() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
-    task_streams(&bus, 100).await?;
-    run::<1>(&bus, 0).until(100).await?;
-    bus.js().delete_stream("IN").await?;
-    make(&bus, "IN", "t.in.>").await?;
+    let (_server, bus) = folded(100).await?;
+    lost(&bus, "IN", "t.in.>").await?;
     let error = run::<1>(&bus, 0).ends().await?;
     assert!(matches!(error, BusError::InputRewritten { seq: 100, .. }), "shorter: {error}");
     feed(&bus, 1001, 1200).await?;
@@ -107,9 +115,7 @@ async fn an_input_that_was_rewritten_halts() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_of_another_code_version_halts_until_an_operator_accepts_it() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
-    task_streams(&bus, 100).await?;
-    run::<1>(&bus, 0).until(100).await?;
+    let (_server, bus) = folded(100).await?;
     let error = run::<2>(&bus, 0).ends().await?;
     assert!(matches!(error, BusError::CodeVersion { found: 1, mine: 2, .. }), "{error}");
     feed(&bus, 101, 200).await?;
@@ -121,9 +127,7 @@ async fn a_checkpoint_of_another_code_version_halts_until_an_operator_accepts_it
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_newest_checkpoint_falls_back_to_the_one_before() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
-    task_streams(&bus, 100).await?;
-    run::<1>(&bus, 0).until(100).await?;
+    let (_server, bus) = folded(100).await?;
     feed(&bus, 101, 200).await?;
     run::<1>(&bus, 0).until(200).await?;
     let newest = kv::get(&bus, "ckpt", "test.fold").await?.context("no checkpoint")?;

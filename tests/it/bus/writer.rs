@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_nats::jetstream::stream::Config as StreamConfig;
-use nats::{BusError, Writer};
+use nats::{Bus, BusError, Writer};
 use tests::{Server, stored, wait_for};
 
 use super::{BOUND, make, make_with, quick, server_and_bus};
@@ -41,18 +41,24 @@ async fn kills_of_the_server_in_the_middle_of_a_window_neither_lose_nor_double()
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_owner_of_a_stream_ends_the_first_even_with_equal_bytes() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
+/// A stream S whose first owner stored `a1`, and whose second has overtaken it with `b1`.
+async fn overtaken() -> anyhow::Result<(Server, Bus, Writer, Writer)> {
+    let (server, bus) = server_and_bus().await?;
     make(&bus, "S", "s.>").await?;
     let mut first = Writer::open(&bus, "S").await?;
-    first.push("s.n", "a").await?;
+    first.push("s.n", "a1").await?;
     first.drain().await?;
     let mut second = Writer::open(&bus, "S").await?;
-    second.push("s.n", "b").await?;
+    second.push("s.n", "b1").await?;
     second.drain().await?;
+    Ok((server, bus, first, second))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_owner_of_a_stream_ends_the_first_even_with_equal_bytes() -> anyhow::Result<()> {
+    let (_server, bus, mut first, _second) = overtaken().await?;
     // The refusal may be heard by the push already.
-    let error = async { first.push("s.n", "b").await.and(first.drain().await) }.await.unwrap_err();
+    let error = async { first.push("s.n", "b1").await.and(first.drain().await) }.await.unwrap_err();
     assert!(matches!(error, BusError::Fenced { seq: 2, .. }), "{error}");
     assert_eq!(stored(&bus, "S").await?.len(), 2);
     Ok(())
@@ -61,14 +67,7 @@ async fn a_second_owner_of_a_stream_ends_the_first_even_with_equal_bytes() -> an
 /// A position alone does not fence a window: the one who is refused at k would be stored at k+1, which exists by then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_that_was_overtaken_stores_nothing_more_of_its_window() -> anyhow::Result<()> {
-    let (_server, bus) = server_and_bus().await?;
-    make(&bus, "S", "s.>").await?;
-    let mut first = Writer::open(&bus, "S").await?;
-    first.push("s.n", "a1").await?;
-    first.drain().await?;
-    let mut second = Writer::open(&bus, "S").await?;
-    second.push("s.n", "b1").await?;
-    second.drain().await?;
+    let (_server, bus, mut first, mut second) = overtaken().await?;
     let window = async {
         for n in 2..40 {
             first.push("s.n", format!("a{n}")).await?;

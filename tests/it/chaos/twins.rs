@@ -1,7 +1,8 @@
 //! Two live instances of one venue's feed. Each hears the venue for itself, so the bytes of one are never those of the
 //! other: who writes has to be decided at every position.
 
-use std::time::{Duration, Instant};
+use std::cell::RefCell;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nats::{Bus, Layout};
@@ -15,28 +16,40 @@ use tests::wait_for;
 const BOUND: Duration = Duration::from_secs(60);
 const VENUE: &str = "binance";
 const INGEST: &str = "ingest";
-/// Until a blow falls on instances that just started: into their start, or behind it.
-const AFTER_MS_MAX: u64 = 400;
+/// Facts that are stored until a blow falls on instances that just started: into their start, or behind it.
+const AFTER_FACTS_MAX: u64 = 60;
+
+/// Waits until the newest trade stands at least `facts` positions behind `stood`.
+async fn trades_behind(bus: &Bus, stood: u64, facts: u64) -> anyhow::Result<()> {
+    wait_for("trades to go on", BOUND, || async {
+        (newest_trade(bus, VENUE).await.ok()? >= stood + facts).then_some(())
+    })
+    .await
+}
 
 /// Waits until one of two instances lost its task to the other and ended, and the other stores trades.
 async fn one_goes_on(fleet: &mut Fleet, bus: &Bus) -> anyhow::Result<usize> {
-    let (begun, mut ousted) = (Instant::now(), 0);
-    while fleet.count(INGEST) > 1 {
-        ensure!(begun.elapsed() < BOUND, "both go on\n{}", fleet.logs());
-        for end in fleet.ended()? {
-            ensure!(end.ousted, "ended by itself: {end:?}");
-            ousted += 1;
+    // In a cell: the wait asks it again and again.
+    let seen = RefCell::new((&mut *fleet, Vec::new()));
+    let alone = wait_for("one of two to end", BOUND, || async {
+        let (fleet, ends) = &mut *seen.borrow_mut();
+        match fleet.ended() {
+            Ok(ended) => ends.extend(ended),
+            Err(error) => return Some(Err(error)),
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        (fleet.count(INGEST) <= 1).then_some(Ok(()))
+    })
+    .await;
+    let (_, ends) = seen.into_inner();
+    alone.with_context(|| fleet.logs())??;
+    let own = ends.iter().find(|end| !end.ousted);
+    ensure!(own.is_none(), "ended by itself: {own:?}");
     ensure!(fleet.count(INGEST) == 1, "no instance is left");
     let stood = newest_trade(bus, VENUE).await?;
-    wait_for("its trades to go on", BOUND, || async { (newest_trade(bus, VENUE).await.ok()? > stood).then_some(()) })
-        .await
-        .with_context(|| fleet.logs())?;
+    trades_behind(bus, stood, 1).await.with_context(|| fleet.logs())?;
     let ended = fleet.ended()?;
     ensure!(ended.is_empty(), "the one that was left ended: {ended:?}");
-    Ok(ousted)
+    Ok(ends.len())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,8 +75,9 @@ async fn of_two_live_ingests_that_are_killed_again_and_again_one_goes_on_and_sto
         }
         let owner = fleet.pids(INGEST)[0];
         let twin = fleet.spawn(INGEST)?;
-        // The moment of the blow is the input of this test.
-        tokio::time::sleep(Duration::from_millis(rng.below(AFTER_MS_MAX))).await;
+        // How far the feed gets before the blow is the input of this test.
+        let (stood, facts) = (newest_trade(&bus, VENUE).await?, rng.below(AFTER_FACTS_MAX));
+        trades_behind(&bus, stood, facts).await.with_context(|| fleet.logs())?;
         let doomed = match rng.below(3) {
             0 => vec![owner],
             1 => vec![twin],

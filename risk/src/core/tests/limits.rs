@@ -108,6 +108,45 @@ fn market_data_gap() {
 }
 
 #[test]
+fn gap_bars() {
+    check(
+        "mark BTC 100 | vote ema long gap_bars=2 | wait 60s | mark BTC 100 | vote ema long gap_bars=1 | wait 60s | mark BTC 100 | vote ema long",
+        expect![[r#"
+            refused buy 10 BTC: gap_bars 2 (allowed 0)
+            order buy 10 BTC stop 95
+        "#]],
+    );
+    // Of the votes that agree the one with the most; what disagrees does not count.
+    check(
+        "mark BTC 100 | vote rsi long gap_bars=3 | wait 1s | vote ema long | wait 1s | vote rsi short gap_bars=3 | wait 1s | vote macd long",
+        expect![[r#"
+            refused buy 10 BTC: gap_bars 3 (allowed 0)
+            refused buy 10 BTC: gap_bars 3 (allowed 0)
+            order buy 10 BTC stop 95
+        "#]],
+    );
+    check_with(
+        "limits = { gap_bars = { bars_max = 2 } }",
+        "mark BTC 100 | vote ema long gap_bars=2",
+        expect![[r#"
+            order buy 10 BTC stop 95
+        "#]],
+    );
+}
+
+#[test]
+fn what_came_over_a_gap_closes_what_is_held_and_opens_nothing() {
+    check(
+        "mark BTC 100 | vote ema long | fill | wait 60s | mark BTC 100 | vote ema short gap_bars=1",
+        expect![[r#"
+            order buy 10 BTC stop 95
+            refused sell 20 BTC: gap_bars 1 (allowed 0)
+            order sell 10 BTC reduce-only
+        "#]],
+    );
+}
+
+#[test]
 fn duplicate_intent() {
     check(
         "mark BTC 100 | vote ema long | reject | vote ema long again | vote ema long",

@@ -24,6 +24,7 @@ fn bar(symbol: &str, minutes: i64, i: i64, close: &str) -> [PromptIn; 2] {
         close: c.close,
         complete: c.complete,
         values: [("ema.ema_20".to_owned(), close * 1.00003), ("rsi.rsi_14".to_owned(), 51.23456)].into(),
+        gaps: Default::default(),
         cause: c.cause.clone(),
     };
     [PromptIn::Candle(c), PromptIn::Indicators(v)]
@@ -196,6 +197,34 @@ fn a_coin_without_enough_or_whole_bars_is_not_asked_about_and_without_coins_noth
     assert!(prompts[0].user.contains("not asked: BTC (its newest bar was not seen whole)"));
     assert!(prompts[0].user.contains("counted back from the newest, which is 0: 0\n"));
     assert_eq!(told(&mut PromptCore::new(trader("trade_incomplete = true")), facts)[0].coins.len(), 2);
+}
+
+#[test]
+fn a_coin_whose_bars_or_values_came_over_a_gap_says_so() {
+    let mut facts = minutes(3);
+    let (mut btc, mut eth) = (0, 0);
+    for fact in &mut facts {
+        match fact {
+            PromptIn::Candle(c) if c.symbol == "BTCUSDT" && c.tf == "1m" => {
+                btc += 1;
+                c.complete = btc != 2;
+            }
+            PromptIn::Indicators(v) if v.symbol == "ETHUSDT" && v.tf == "1m" => {
+                eth += 1;
+                // An output that the trader does not show says nothing.
+                v.gaps = [("ema.ema_20".to_owned(), if eth == 3 { 2 } else { 0 }), ("obv.obv".to_owned(), 9)].into();
+            }
+            _ => {}
+        }
+    }
+    let prompts = told(&mut PromptCore::new(trader("outputs = [\"ema.ema_20\"]")), facts);
+    let gaps = |prompt: &LlmPrompt| prompt.coins.iter().map(|c| (c.coin.clone(), c.gap_bars)).collect::<Vec<_>>();
+    let said: Vec<_> = prompts.iter().map(gaps).collect();
+    let coin = |name: &str, bars: u32| (name.to_owned(), bars);
+    assert_eq!(
+        said,
+        [vec![coin("BTC", 0), coin("ETH", 0)], vec![coin("ETH", 0)], vec![coin("BTC", 1), coin("ETH", 2)]]
+    );
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub(crate) fn coins() -> Vec<LlmCoin> {
             symbol: symbol.into(),
             timeframe: "1m".into(),
             close: close.parse().unwrap(),
+            gap_bars: 0,
         })
         .into()
 }
