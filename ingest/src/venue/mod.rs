@@ -9,9 +9,10 @@ use crate::session::{Plan, Session};
 
 pub mod binance;
 pub mod deribit;
+pub mod htx;
 
 /// Every venue that Tapeline can speak to.
-pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit];
+pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &htx::Htx];
 
 /// One market of a venue: a tape of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
