@@ -130,6 +130,10 @@ pub trait Protocol: Send {
     fn subscribe(&mut self, ids: &mut Ids, topics: &[Topic], on: bool) -> Vec<Call>;
     /// Reads one frame.
     fn decode(&mut self, frame: Frame<'_>, out: &mut Vec<Event>);
+    /// Data is rare here: the venue's heartbeats show that the connection lives, and its event times may stand still.
+    fn is_quiet(&self) -> bool {
+        false
+    }
     /// The request that answers [`Control::TestRequest`].
     fn test(&mut self, _ids: &mut Ids) -> Option<Call> {
         None
@@ -306,6 +310,9 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn control(&mut self, now: Nanos, control: Control, out: &mut Vec<Action>) {
+        if self.protocol.is_quiet() {
+            self.watchdog.progress(now);
+        }
         match control {
             Control::Ack { id } => {
                 self.waiting.answered(&id);
@@ -371,6 +378,10 @@ impl<P: Protocol> Connection<P> {
 
     fn stale_due(&self) -> Nanos {
         after_ms(self.grown, self.limits.stale_after_ms)
+    }
+
+    fn may_stale(&self) -> bool {
+        !self.stale && self.newest.is_some() && !self.protocol.is_quiet()
     }
 
     fn grows(&mut self, now: Nanos, out: &mut Vec<Action>) {
@@ -440,6 +451,7 @@ impl<P: Protocol> Session for Connection<P> {
     fn on_frame(&mut self, now: Nanos, frame: Frame<'_>, out: &mut Vec<Action>) {
         let mut events = std::mem::take(&mut self.events);
         self.protocol.decode(frame, &mut events);
+        self.feed.order(&mut events);
         let mut wants = Vec::new();
         for event in events.drain(..) {
             match event {
@@ -470,7 +482,7 @@ impl<P: Protocol> Session for Connection<P> {
         self.flush(now, out);
         self.ping(now, out);
         self.feed.on_timer(now, out);
-        if !self.stale && self.newest.is_some() && self.stale_due() <= now {
+        if self.may_stale() && self.stale_due() <= now {
             self.stale = true;
             out.push(Action::Stale(true));
         }
@@ -483,7 +495,7 @@ impl<P: Protocol> Session for Connection<P> {
             return None;
         }
         let own = [self.sends.due(), self.fetches.due(), self.waiting.due(), self.watchdog.due(), self.ping_due];
-        let stale = (!self.stale && self.newest.is_some()).then(|| self.stale_due());
+        let stale = self.may_stale().then(|| self.stale_due());
         earliest(own.into_iter().chain([self.feed.due(), stale]))
     }
 

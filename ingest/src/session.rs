@@ -310,4 +310,4 @@ pub(crate) fn earliest(timers: impl IntoIterator<Item = Option<Nanos>>) -> Optio
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

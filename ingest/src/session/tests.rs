@@ -8,13 +8,13 @@ use crate::config::Config;
 use crate::venue;
 
 /// A session under a script. Time is in milliseconds.
-struct Bench {
+pub(crate) struct Bench {
     session: Box<dyn Session>,
     now: Nanos,
     log: String,
 }
 
-fn plan(id: &str, symbols: &[&str], channels: &[&str], last: &[(&str, u64)]) -> Plan {
+pub(crate) fn plan(id: &str, symbols: &[&str], channels: &[&str], last: &[(&str, u64)]) -> Plan {
     let (found, market) = venue::by_id(id).unwrap();
     let mut limits = Config::load(None).unwrap().session;
     limits.held_max = 5;
@@ -33,14 +33,14 @@ fn plan(id: &str, symbols: &[&str], channels: &[&str], last: &[(&str, u64)]) -> 
 }
 
 impl Bench {
-    fn new(id: &str, plan: &Plan) -> Self {
+    pub(crate) fn new(id: &str, plan: &Plan) -> Self {
         let (found, market) = venue::by_id(id).unwrap();
         let mut sessions = found.sessions(market, plan);
         assert_eq!(sessions.len(), 1);
         Self { session: sessions.remove(0), now: Nanos::from_ms(1000), log: String::new() }
     }
 
-    fn act(mut self, what: &str, call: impl FnOnce(&mut dyn Session, Nanos, &mut Vec<Action>)) -> Self {
+    pub(crate) fn act(mut self, what: &str, call: impl FnOnce(&mut dyn Session, Nanos, &mut Vec<Action>)) -> Self {
         let mut out = Vec::new();
         call(&mut *self.session, self.now, &mut out);
         self.log += &format!("{what}{}\n", if self.session.is_whole() { " (whole)" } else { "" });
@@ -49,23 +49,23 @@ impl Bench {
         }
         self
     }
-    fn open(self) -> Self {
+    pub(crate) fn open(self) -> Self {
         self.act("open", |s, now, out| s.on_open(now, out))
     }
-    fn close(self) -> Self {
+    pub(crate) fn close(self) -> Self {
         self.act("close", |s, now, out| s.on_closed(now, "cut", out))
     }
-    fn frame(self, name: &str, frame: &str) -> Self {
+    pub(crate) fn frame(self, name: &str, frame: &str) -> Self {
         let frame = frame.to_owned();
         self.act(name, move |s, now, out| s.on_frame(now, Frame::Text(&frame), out))
     }
-    fn http(self, id: u64, status: u16, body: &str) -> Self {
+    pub(crate) fn http(self, id: u64, status: u16, body: &str) -> Self {
         let answer =
             Ok(HttpAnswer { status, retry_after_s: (status == 429).then_some(7), used: None, body: body.to_owned() });
         self.act(&format!("http {id} {status}"), move |s, now, out| s.on_http(now, id, answer, out))
     }
     /// Lets time pass up to `ms`, timers included.
-    fn until(mut self, ms: i64) -> Self {
+    pub(crate) fn until(mut self, ms: i64) -> Self {
         let end = Nanos::from_ms(ms);
         for _ in 0..1000 {
             let Some(due) = self.session.next_timer().filter(|due| *due <= end) else { break };
@@ -76,7 +76,7 @@ impl Bench {
         self.now = end;
         self
     }
-    fn end(self, expected: Expect) {
+    pub(crate) fn end(self, expected: Expect) {
         expected.assert_eq(&self.log);
     }
 }

@@ -11,6 +11,7 @@ use crate::session::{Plan, Session};
 mod channel;
 pub(crate) mod decode;
 mod rest;
+mod session;
 mod user;
 
 pub struct Htx;
@@ -103,7 +104,10 @@ impl Venue for Htx {
     fn check_channel(&self, market: Market, channel: &str) -> Result<(), String> {
         channel::Channel::parse(kind(market), channel).map(|_| ())
     }
-    fn sessions(&self, _market: Market, _plan: &Plan) -> Vec<Box<dyn Session>> {
-        Vec::new()
+    fn check_together(&self, market: Market, channels: &[String]) -> Result<(), String> {
+        channel::check_together(kind(market), channels)
+    }
+    fn sessions(&self, market: Market, plan: &Plan) -> Vec<Box<dyn Session>> {
+        session::sessions(kind(market), self.book_rule(market), self.trade_ids(market), plan)
     }
 }

@@ -1,6 +1,7 @@
 //! The channels of HTX: which there are, and on which of a host's sockets each is served.
 
 use super::Kind;
+use crate::connection::Carries;
 
 /// A socket of the host; each speaks of some channels only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -16,6 +17,15 @@ pub(super) enum Socket {
 }
 
 impl Socket {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Market => "market",
+            Self::Feed => "feed",
+            Self::Notification => "notification",
+            Self::Index => "index",
+        }
+    }
+
     /// Path of the socket; `None`: the kind has none.
     pub(super) fn path(self, kind: Kind) -> Option<&'static str> {
         Some(match (kind, self) {
@@ -29,15 +39,6 @@ impl Socket {
             (Kind::Spot, Self::Notification | Self::Index) | (Kind::Linear | Kind::Inverse, Self::Feed) => return None,
         })
     }
-}
-
-/// What a channel carries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Carries {
-    Trades,
-    /// A book by changes, or by whole snapshots.
-    Book,
-    Other,
 }
 
 /// A channel of the configuration, `{}` for the symbol.
@@ -89,9 +90,14 @@ impl Channel {
     }
 }
 
-/// The symbol that a channel of the venue names.
-pub(super) fn symbol_of(channel: &str) -> Option<&str> {
-    channel.split('.').nth(1)
+/// Two channels that each follow the book would mix their numbers.
+pub(super) fn check_together(kind: Kind, channels: &[String]) -> Result<(), String> {
+    let books = |channel: &&String| Channel::parse(kind, channel).is_ok_and(|c| c.carries == Carries::Book);
+    let books: Vec<&str> = channels.iter().filter(books).map(String::as_str).collect();
+    match books[..] {
+        [first, second, ..] => Err(format!("{first} and {second} both follow the order book: choose one")),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -124,5 +130,9 @@ mod tests {
             let why = socket(kind, channel).unwrap_err();
             assert!(why.contains(names), "{channel}: {why}");
         }
+        let channels = |list: &[&str]| list.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>();
+        let both = channels(&["market.{}.mbp.150", "market.{}.bbo", "market.{}.depth.step0"]);
+        assert!(check_together(Kind::Spot, &both).unwrap_err().contains("choose one"));
+        check_together(Kind::Spot, &channels(&["market.{}.mbp.150", "market.{}.depth.step1"])).unwrap();
     }
 }
