@@ -21,6 +21,7 @@ pub struct Config {
     pub open_orders_max: usize,
     pub binance: Binance,
     pub deribit: Deribit,
+    pub htx: Htx,
     pub account: Account,
 }
 
@@ -54,6 +55,17 @@ pub struct Deribit {
     pub test_request_wait_ms: u64,
     pub token_life_ms: u64,
     pub channels_per_connection_max: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Htx {
+    pub ping_period_ms: u64,
+    pub pings_unanswered_max: u32,
+    pub messages_per_second_max: usize,
+    pub topics_per_connection_max: usize,
+    pub requests_per_window_max: usize,
+    pub requests_window_ms: u64,
 }
 
 #[derive(Clone, Deserialize)]
@@ -96,6 +108,8 @@ impl Config {
             ("simulator.binance.connection_life_ms_max", self.binance.connection_life_ms_max),
             ("simulator.deribit.credits_per_request", self.deribit.credits_per_request),
             ("simulator.deribit.test_request_wait_ms", self.deribit.test_request_wait_ms),
+            ("simulator.htx.ping_period_ms", self.htx.ping_period_ms),
+            ("simulator.htx.requests_window_ms", self.htx.requests_window_ms),
         ];
         for (key, value) in positive {
             if value == 0 {

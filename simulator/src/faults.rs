@@ -83,6 +83,12 @@ pub enum Protocols {
     BinanceSpot,
     BinanceFutures,
     Deribit,
+    Htx,
+    HtxSwaps,
+    /// Whose changes name their predecessor.
+    Chained,
+    /// Whose requests have a budget.
+    Budgeted,
     All,
 }
 
@@ -90,10 +96,14 @@ impl Protocols {
     pub fn has(self, venue: VenueId) -> bool {
         match self {
             Self::All => true,
-            Self::Binance => venue != VenueId::Deribit,
+            Self::Binance => venue == VenueId::BinanceSpot || Self::BinanceFutures.has(venue),
             Self::BinanceSpot => venue == VenueId::BinanceSpot,
             Self::BinanceFutures => matches!(venue, VenueId::BinanceUsdm | VenueId::BinanceCoinm),
             Self::Deribit => venue == VenueId::Deribit,
+            Self::Htx => venue == VenueId::HtxSpot || Self::HtxSwaps.has(venue),
+            Self::HtxSwaps => matches!(venue, VenueId::HtxLinear | VenueId::HtxInverse),
+            Self::Chained => matches!(venue, VenueId::Deribit | VenueId::HtxSpot),
+            Self::Budgeted => Self::Binance.has(venue) || Self::Htx.has(venue),
         }
     }
 }
@@ -111,7 +121,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "swap_depth"          Depth All            "send one depth event after its successor";
     "stale_depth"         Depth Binance        "send an extra depth event with u below what was sent";
     "jump_pu"             Depth BinanceFutures "send one depth event with a wrong pu, U and u as they should be";
-    "break_chain"         Depth Deribit        "send one book change with a wrong prev_change_id";
+    "break_chain"         Depth Chained        "send one book change with a wrong predecessor (prev_change_id, prevSeqNum)";
     "bad_json"            Frame All            "cut one data frame in its middle";
     "unknown_enum"        Frame All            "put an unknown word into one trade (e, X or direction)";
     "late_ack"            Frame All            "answer one subscription `ms` after its data has begun";
@@ -130,7 +140,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "snapshot_older"      Rest  Binance        "serve the depth snapshot as it was when the fault was armed";
     "snapshot_inside"     Rest  Binance        "take the depth snapshot at once and answer `ms` later";
     "snapshot_newer"      Rest  Binance        "serve the depth snapshot, and the events before it `ms` later";
-    "rest_429"            Rest  Binance        "answer 429 with Retry-After and -1003";
+    "rest_429"            Rest  Budgeted       "answer 429: Binance with Retry-After and -1003, HTX with a text";
     "rest_418"            Rest  Binance        "answer 418 (banned) with Retry-After and -1003";
     "rest_503"            Rest  All            "answer 503, outcome unknown";
     "rest_delay"          Rest  All            "do what was asked and answer `ms` later";
@@ -144,6 +154,12 @@ pub const FAULTS: &[FaultKind] = faults![
     "test_request"        Now   Deribit        "send a test_request at once to who has set a heartbeat";
     "maintenance"         Now   Deribit        "announce platform_state locked and refuse orders with 11051 for `ms`";
     "settlement"          Now   Deribit        "refuse orders with 10041 for `ms`";
+    "bad_gzip"            Frame Htx            "damage one packed data frame";
+    "big_gzip"            Frame Htx            "pad one data frame to more than 32 MiB before it is packed";
+    "empty_direction"     Frame HtxSwaps       "send one trade with an empty direction";
+    "snapshot_again"      Depth HtxSwaps       "send the whole book again on the channel of changes";
+    "deaf"                Now   Htx            "take no answers to pings in any more: the connections are closed for it";
+    "outage"              Now   Htx            "close the connections and refuse new ones with 503 for `ms`";
 ];
 
 /// A depth event before it is text.

@@ -9,10 +9,21 @@ pub enum VenueId {
     BinanceUsdm,
     BinanceCoinm,
     Deribit,
+    HtxSpot,
+    HtxLinear,
+    HtxInverse,
 }
 
 impl VenueId {
-    pub const ALL: [Self; 4] = [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit];
+    pub const ALL: [Self; 7] = [
+        Self::BinanceSpot,
+        Self::BinanceUsdm,
+        Self::BinanceCoinm,
+        Self::Deribit,
+        Self::HtxSpot,
+        Self::HtxLinear,
+        Self::HtxInverse,
+    ];
 
     /// The name that the rest of Tapeline uses.
     pub fn name(self) -> &'static str {
@@ -21,6 +32,9 @@ impl VenueId {
             Self::BinanceUsdm => "binance-usdm",
             Self::BinanceCoinm => "binance-coinm",
             Self::Deribit => "deribit",
+            Self::HtxSpot => "htx",
+            Self::HtxLinear => "htx-linear",
+            Self::HtxInverse => "htx-inverse",
         }
     }
 
@@ -183,29 +197,36 @@ impl Spec {
             lot_s += 1;
         }
         let (inverse, contract_size) = match (venue, base) {
-            (VenueId::BinanceCoinm, "BTC") => (true, 100),
-            (VenueId::BinanceCoinm, _) => (true, 10),
+            (VenueId::BinanceCoinm | VenueId::HtxInverse, "BTC") => (true, 100),
+            (VenueId::BinanceCoinm | VenueId::HtxInverse, _) => (true, 10),
             (VenueId::Deribit, "BTC") => (true, 10),
             (VenueId::Deribit, "ETH") => (true, 1),
             _ => (false, 1),
         };
         let (price, size) = match (venue, known) {
-            (VenueId::BinanceSpot, Some(c)) => (c.2, c.3),
-            (VenueId::BinanceSpot, None) => (g(1, s, 8), g(1, lot_s, 8)),
+            (VenueId::BinanceSpot | VenueId::HtxSpot, Some(c)) => (c.2, c.3),
+            (VenueId::BinanceSpot | VenueId::HtxSpot, None) => (g(1, s, 8), g(1, lot_s, 8)),
+            // A lot is a contract of so many coins.
+            (VenueId::HtxLinear, Some(c)) => (c.4, linear_contract(base)),
+            (VenueId::HtxLinear, None) => (g(1, s, s), linear_contract(base)),
             (VenueId::BinanceUsdm, Some(c)) => (c.4, c.5),
-            (VenueId::BinanceCoinm, Some(c)) => (Grid::new(c.4.m, c.4.s, c.4.s), g(1, 0, 0)),
-            (VenueId::BinanceCoinm, None) => (g(1, s, s), g(1, 0, 0)),
+            (VenueId::BinanceCoinm | VenueId::HtxInverse, Some(c)) => (Grid::new(c.4.m, c.4.s, c.4.s), g(1, 0, 0)),
+            (VenueId::BinanceCoinm | VenueId::HtxInverse, None) => (g(1, s, s), g(1, 0, 0)),
             (VenueId::Deribit, Some(c)) => (c.6, c.7),
             (VenueId::BinanceUsdm | VenueId::Deribit, None) => (g(1, s, s), g(1, lot_s, lot_s)),
         };
         let symbol = match venue {
             VenueId::BinanceSpot | VenueId::BinanceUsdm => format!("{base}{quote}"),
             VenueId::BinanceCoinm => format!("{base}USD_PERP"),
+            VenueId::HtxSpot => format!("{base}{quote}").to_lowercase(),
+            VenueId::HtxLinear => format!("{base}-USDT"),
+            VenueId::HtxInverse => format!("{base}-USD"),
             VenueId::Deribit if inverse => format!("{base}-PERPETUAL"),
             VenueId::Deribit => format!("{base}_USDC-PERPETUAL"),
         };
         let quote = match venue {
-            VenueId::BinanceSpot | VenueId::BinanceUsdm => quote,
+            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::HtxSpot => quote,
+            VenueId::HtxLinear => "USDT",
             VenueId::Deribit if !inverse => "USDC",
             _ => "USD",
         };
@@ -218,7 +239,7 @@ impl Spec {
             size,
             inverse,
             contract_size,
-            perpetual: venue != VenueId::BinanceSpot,
+            perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::HtxSpot),
             start_price,
             min_notional: if venue == VenueId::BinanceUsdm { 100 } else { 5 },
         }
@@ -228,12 +249,28 @@ impl Spec {
     pub fn value(&self, price: i64, size: i64) -> (i128, u32) {
         if self.inverse {
             let coins = i128::from(size) * i128::from(self.size.m) * pow10(self.price.s + 8);
-            let per_contract = if self.venue == VenueId::BinanceCoinm { i128::from(self.contract_size) } else { 1 };
+            let per_contract = if matches!(self.venue, VenueId::BinanceCoinm | VenueId::HtxInverse) {
+                i128::from(self.contract_size)
+            } else {
+                1
+            };
             let price = (i128::from(price) * i128::from(self.price.m)).max(1);
             return (coins * per_contract / (price * pow10(self.size.s)), 8);
         }
         let value = i128::from(price) * i128::from(self.price.m) * i128::from(size) * i128::from(self.size.m);
         (value, self.price.s + self.size.s)
+    }
+}
+
+/// Coins of one linear contract at HTX: BTC and ETH as recorded, the others of its order of magnitude.
+fn linear_contract(base: &str) -> Grid {
+    match base {
+        "BTC" => g(1, 3, 3),
+        "ETH" => g(1, 2, 2),
+        "BNB" => g(1, 1, 1),
+        "XRP" => g(10, 0, 0),
+        "DOGE" => g(100, 0, 0),
+        _ => g(1, 0, 0),
     }
 }
 
@@ -243,6 +280,8 @@ fn pair(name: &str) -> Option<(String, String)> {
         return Some((base.to_owned(), quote.to_owned())).filter(|(b, _)| !b.is_empty());
     }
     let name = name.strip_suffix("_PERP").unwrap_or(name);
+    let joined = name.replacen('-', "", 1);
+    let name = joined.as_str();
     QUOTES
         .iter()
         .find_map(|q| name.strip_suffix(q).map(|b| (b.to_owned(), (*q).to_owned())))
@@ -258,7 +297,7 @@ mod tests {
     #[test]
     fn one_symbol_is_spelled_as_each_venue_does() {
         let names = VenueId::ALL.map(|v| Spec::parse(v, "BTCUSDT").unwrap().symbol);
-        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL"]);
+        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "btcusdt", "BTC-USDT", "BTC-USD"]);
         assert_eq!(Spec::parse(VenueId::Deribit, "SOLUSDT").unwrap().symbol, "SOL_USDC-PERPETUAL");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "BTC-PERPETUAL").unwrap().symbol, "BTCUSD");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "ETHUSDT@3000.5").unwrap().start_price, 3000.5);

@@ -1,4 +1,4 @@
-//! Venues on loopback that speak Binance's and Deribit's real WebSocket and REST protocols, fed by a seeded market or
+//! Venues on loopback that speak Binance's, Deribit's and HTX's real WebSocket and REST protocols, fed by a seeded market or
 //! by a recording, with faults on command.
 //!
 //! Chance lives in one generator ([`rng`]), money in whole ticks and lots ([`instrument`]); floats only steer the fair
@@ -11,6 +11,7 @@ pub mod deribit;
 pub mod faults;
 pub mod floor;
 pub mod history;
+pub mod htx;
 pub mod hub;
 pub mod instrument;
 pub mod market;

@@ -26,11 +26,11 @@ const EXAMPLES: &str = "Examples:
 Orders: Binance keys and Deribit client_id/client_secret are `account.api_key` and `account.api_secret` of the
 configuration (simulator-key, simulator-secret). Money and orders are imaginary.";
 
-/// Venues on loopback that speak the real protocols of Binance and Deribit, to try strategies offline.
+/// Venues on loopback that speak the real protocols of Binance, Deribit and HTX, to try strategies offline.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {
-    /// Venues to stand in for: binance, binance-usdm, binance-coinm, deribit.
+    /// Venues to stand in for: binance, binance-usdm, binance-coinm, deribit, htx, htx-linear, htx-inverse.
     #[arg(long, value_delimiter = ',', default_value = "binance,binance-usdm,deribit", value_parser = VenueId::parse)]
     venue: Vec<VenueId>,
     /// Symbols, each with an optional @START_PRICE; BTCUSDT is BTC-PERPETUAL at Deribit.

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::deribit::Deribit;
 use crate::faults::Command;
 use crate::floor::{Floor, Protocol, Stand};
+use crate::htx::Htx;
 use crate::instrument::{Spec, VenueId};
 use crate::market::{Flow, Market};
 use crate::recording::Recorded;
@@ -104,7 +105,7 @@ impl Options {
         if !(0..=172_800_000_000_000).contains(&self.history_ns) {
             bail!("history must be in 0..=172800 seconds");
         }
-        if self.recording.is_some() && self.venues.iter().any(|v| *v == VenueId::Deribit) {
+        if self.recording.is_some() && !self.venues.iter().all(|v| v.name().starts_with("binance")) {
             bail!("a recording plays on binance, binance-usdm or binance-coinm only");
         }
         if self.recording.is_some() && self.venues.len() > 1 {
@@ -139,6 +140,7 @@ impl Options {
         let protocol: Box<dyn Protocol> = match venue {
             VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::BinanceCoinm => Box::new(Binance::new(venue)),
             VenueId::Deribit => Box::new(Deribit::new(&floor)),
+            VenueId::HtxSpot | VenueId::HtxLinear | VenueId::HtxInverse => Box::new(Htx::new(venue)),
         };
         let mut stand = Stand::new(floor, protocol);
         // The past runs at the ordinary rate: a flood begins now.

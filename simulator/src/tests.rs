@@ -4,6 +4,7 @@ mod binance;
 mod deribit;
 mod faults;
 mod feed;
+mod htx;
 mod trading;
 
 use std::collections::BTreeSet;

@@ -8,6 +8,8 @@ use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 
+#[cfg(all(test, feature = "stage"))]
+mod chaos;
 mod channel;
 pub(crate) mod decode;
 mod rest;
@@ -65,10 +67,10 @@ impl Venue for Htx {
     }
     fn trade_ids(&self, market: Market) -> TradeIds {
         match kind(market) {
-            // `tradeId` rose by one in each of the seven steps that the spot recordings show of four symbols; a message
-            // with two trades had the newer one first.
+            // `tradeId` rose by one in each of the six steps that the recorded spot sequence shows of four symbols, and
+            // between two single messages of btcusdt. The one message with two trades had the newer one first.
             Kind::Spot => TradeIds::Consecutive,
-            // Ten thousand times the match's number, which is one of all events of the contract: every recorded step
+            // Ten thousand times the number of the match, which counts more than trades: each of the five recorded steps
             // rises, none by one.
             Kind::Linear | Kind::Inverse => TradeIds::Rising,
         }

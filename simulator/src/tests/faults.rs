@@ -12,6 +12,7 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
         VenueId::BinanceUsdm => ("BTCUSDT", "/fapi/v1"),
         VenueId::BinanceCoinm => ("BTCUSD_PERP", "/dapi/v1"),
         VenueId::Deribit => ("BTC-PERPETUAL", "/api/v2/public"),
+        VenueId::HtxSpot | VenueId::HtxLinear | VenueId::HtxInverse => unreachable!("its faults are walked in htx.rs"),
     };
     let ping = if deribit { format!("{rest}/get_time") } else { format!("{rest}/ping") };
     let lower = symbol.to_lowercase();

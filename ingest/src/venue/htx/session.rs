@@ -112,9 +112,11 @@ impl Protocol for Htx {
     fn book(&mut self, ids: &mut Ids, symbol: &str) -> BookSource {
         let linked = self.book_channel().filter(|channel| channel.contains(".mbp."));
         let Some(channel) = linked else { return BookSource::Resubscribe };
+        // With its topic: a book that is refused is a gap.
+        let topic = Topic::new(symbol, Carries::Book, channel.replace("{}", symbol));
         let id = ids.take();
-        let body = json!({ "req": channel.replace("{}", symbol), "id": id.to_string() });
-        BookSource::Ask(Call::by_id(id, body.to_string(), &[]))
+        let body = json!({ "req": topic.text, "id": id.to_string() });
+        BookSource::Ask(Call::by_id(id, body.to_string(), &[topic]))
     }
 
     fn trades_after(&self, symbol: &str, _after: u64) -> Option<Request> {

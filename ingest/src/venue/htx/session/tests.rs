@@ -133,6 +133,29 @@ fn the_book_by_changes_is_asked_for_on_the_same_connection_and_again_after_a_gap
 }
 
 #[test]
+fn a_book_that_is_refused_is_told_as_a_gap() {
+    let refused = r#"{"status":"error","ts":1,"id":"2","err-code":"bad-request","err-msg":"invalid req"}"#;
+    Bench::new("htx", &plan("htx", &["btcusdt"], FEED, &[]))
+        .open()
+        .frame("ack", &subbed(1, "market.btcusdt.mbp.150"))
+        .frame("change", &mbp(105, 100))
+        .until(1100)
+        .frame("refused", refused)
+        .end(expect![[r#"
+            open
+              send {"id":"1","sub":"market.btcusdt.mbp.150"}
+            ack (whole)
+            change (whole)
+            timer 1050 (whole)
+              send {"id":"2","req":"market.btcusdt.mbp.150"}
+            refused (whole)
+              warn the venue refused a request: bad-request: invalid req
+              warn the venue did not subscribe market.btcusdt.mbp.150
+              GAP btcusdt book 1100..: the venue did not subscribe market.btcusdt.mbp.150
+        "#]]);
+}
+
+#[test]
 fn a_swaps_book_starts_with_its_topic_and_one_hole_asks_for_the_topic_again() {
     Bench::new("htx-linear", &plan("htx-linear", &["BTC-USDT"], SWAP, &[]))
         .open()
@@ -205,9 +228,12 @@ fn trades_missed_on_spot_are_fetched_from_the_newest_ones() {
             close
               GAP btcusdt link 14..: cut
             open
+              send {"id":"3","sub":"market.btcusdt.trade.detail"}
             trade before its ack
               GAP btcusdt link 14..16: cut
-            http 4 200
+              fetch 4 /market/history/trade?symbol=btcusdt&size=2000
+            ack
+            http 4 200 (whole)
               trade btcusdt 15
               trade btcusdt 16
         "#]]);
@@ -244,8 +270,13 @@ fn swap_trades_behind_a_reconnect_wait_for_what_the_venue_still_has_also_when_th
             close
               GAP BTC-USDT link 1000..: cut
             open
+              send {"id":"3","sub":"market.BTC-USDT.trade.detail"}
             ack
-            http 4 200
+              fetch 4 /linear-swap-ex/market/history/trade?contract_code=BTC-USDT&size=2000
+            http 4 200 (whole)
+              GAP BTC-USDT trade 1000..1500: what the venue still has of its trades does not reach back to ours
+              trade BTC-USDT 1500
+              trade BTC-USDT 1600
         "#]]);
 }
 
