@@ -21,7 +21,7 @@ pub enum Rule {
     /// Deribit, OKX: a snapshot on the channel itself, then the predecessor that a change names is the last one.
     Chain,
     /// HTX spot: the predecessor that a change names is the last one; starts from a snapshot that is asked for.
-    Linked,
+    Asked,
     /// HTX swaps: a snapshot on the channel itself, then versions rise by exactly one.
     Counted,
     /// Coinbase: a snapshot on the channel itself, then changes without numbers; a loss shows elsewhere or not at all.
@@ -34,7 +34,7 @@ impl Rule {
     /// Whether the first snapshot has to be fetched.
     pub fn wants_snapshot(self) -> bool {
         match self {
-            Rule::FirstLast | Rule::PreviousLast | Rule::Linked => true,
+            Rule::FirstLast | Rule::PreviousLast | Rule::Asked => true,
             Rule::Chain | Rule::Counted | Rule::Unnumbered | Rule::Whole => false,
         }
     }
@@ -184,7 +184,7 @@ impl Sync {
     fn is_before(&self, book: &Book, id: u64) -> bool {
         let last = book.seq_last.unwrap_or(0);
         match self.rule {
-            Rule::FirstLast | Rule::Linked => last <= id,
+            Rule::FirstLast | Rule::Asked => last <= id,
             _ => last < id,
         }
     }
@@ -195,7 +195,7 @@ impl Sync {
         match self.rule {
             Rule::FirstLast => first <= id + 1 && id < last,
             // One that began before the snapshot overlaps it: harmless, sizes are absolute.
-            Rule::Linked => book.seq_prev.is_some_and(|prev| prev <= id && id < last),
+            Rule::Asked => book.seq_prev.is_some_and(|prev| prev <= id && id < last),
             _ => (first <= id && id <= last) || book.seq_prev == Some(id),
         }
     }
@@ -219,7 +219,7 @@ impl Sync {
             }
             // An overlap is harmless: sizes are absolute.
             Rule::FirstLast => book.seq_first.is_some_and(|first| first <= id + 1),
-            Rule::Counted | Rule::Linked if last <= id => {
+            Rule::Counted | Rule::Asked if last <= id => {
                 self.stale += 1;
                 return Outcome::Stale;
             }
@@ -592,7 +592,7 @@ mod tests {
     #[test]
     fn linked_changes_wait_for_the_book_that_was_asked_for_and_start_behind_its_number() {
         check(
-            Rule::Linked,
+            Rule::Asked,
             "95<90 | 100<95 | 110<100 | snap 100 | 110<100 | 120<110 | 140<130 | 150<140 | snap 145 | 160<150",
             expect![[r#"
                 95<90: held []
@@ -612,7 +612,7 @@ mod tests {
     #[test]
     fn a_book_that_is_older_than_the_first_linked_change_is_asked_for_again() {
         check(
-            Rule::Linked,
+            Rule::Asked,
             "110<105 | snap 100 | snap 105 | 120<110",
             expect![[r#"
                 110<105: held []

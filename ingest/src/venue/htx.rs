@@ -61,7 +61,7 @@ impl Venue for Htx {
     }
     fn book_rule(&self, market: Market) -> Rule {
         match kind(market) {
-            Kind::Spot => Rule::Linked,
+            Kind::Spot => Rule::Asked,
             Kind::Linear | Kind::Inverse => Rule::Counted,
         }
     }
