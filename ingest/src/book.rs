@@ -25,6 +25,8 @@ pub enum Rule {
     PreviousLast,
     /// Deribit: a snapshot on the channel itself, then the predecessor that a change names is the last one.
     Chain,
+    /// HTX spot: the predecessor that a change names is the last one; starts from a snapshot that is asked for.
+    Asked,
     /// HTX swaps: a snapshot on the channel itself, then versions rise by exactly one.
     Counted,
     /// Coinbase: a snapshot on the channel itself, then changes without numbers; a loss shows elsewhere or not at all.
@@ -40,7 +42,7 @@ impl Rule {
     /// Whether the first snapshot has to be fetched.
     pub fn wants_snapshot(self) -> bool {
         match self {
-            Rule::FirstLast | Rule::PreviousLast => true,
+            Rule::FirstLast | Rule::PreviousLast | Rule::Asked => true,
             Rule::Chain | Rule::Linked | Rule::Counted | Rule::Unnumbered | Rule::Whole => false,
         }
     }
@@ -204,7 +206,7 @@ impl Sync {
     fn is_before(&self, book: &Book, id: u64) -> bool {
         let last = book.seq_last.unwrap_or(0);
         match self.rule {
-            Rule::FirstLast => last <= id,
+            Rule::FirstLast | Rule::Asked => last <= id,
             _ => last < id,
         }
     }
@@ -214,6 +216,8 @@ impl Sync {
         let (first, last) = (book.seq_first.unwrap_or(u64::MAX), book.seq_last.unwrap_or(0));
         match self.rule {
             Rule::FirstLast => first <= id + 1 && id < last,
+            // One that began before the snapshot overlaps it: harmless, sizes are absolute.
+            Rule::Asked => book.seq_prev.is_some_and(|prev| prev <= id && id < last),
             _ => (first <= id && id <= last) || book.seq_prev == Some(id),
         }
     }
@@ -237,7 +241,7 @@ impl Sync {
             }
             // An overlap is harmless: sizes are absolute.
             Rule::FirstLast => book.seq_first.is_some_and(|first| first <= id + 1),
-            Rule::Counted if last <= id => {
+            Rule::Counted | Rule::Asked if last <= id => {
                 self.stale += 1;
                 return Outcome::Stale;
             }
@@ -605,6 +609,40 @@ mod tests {
         view.take(whole).unwrap();
         let crossing = Book { bids: vec![level(101, 1)], ..message(BookAction::Update, Some(2), 2, None) };
         assert_eq!(view.take(crossing), Err(Crossed { bid: 101.into(), ask: 100.into() }));
+    }
+
+    #[test]
+    fn linked_changes_wait_for_the_book_that_was_asked_for_and_start_behind_its_number() {
+        check(
+            Rule::Asked,
+            "95<90 | 100<95 | 110<100 | snap 100 | 110<100 | 120<110 | 140<130 | 150<140 | snap 145 | 160<150",
+            expect![[r#"
+                95<90: held []
+                100<95: held []
+                110<100: held []
+                snap 100: applied [100 110]
+                110<100: stale []
+                120<110: applied [120]
+                140<130: GAP book sequence 130 after 120 []
+                150<140: held []
+                snap 145: applied [145 150]
+                160<150: applied [160]
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_book_that_is_older_than_the_first_linked_change_is_asked_for_again() {
+        check(
+            Rule::Asked,
+            "110<105 | snap 100 | snap 105 | 120<110",
+            expect![[r#"
+                110<105: held []
+                snap 100: tooold []
+                snap 105: applied [105 110]
+                120<110: applied [120]
+            "#]],
+        );
     }
 
     proptest! {

@@ -257,6 +257,9 @@ pub fn check_venue(id: &str, config: &VenueConfig) -> Result<(), ConfigError> {
             return wrong("channels", format!("`{channel}`: {why}"));
         }
     }
+    if let Err(why) = venue.check_together(market, &config.channels) {
+        return wrong("channels", why);
+    }
     if config.wants_aggregates() && config.channels.iter().any(|c| c.ends_with("@trade")) {
         return wrong("channels", "has both @trade and @aggTrade: choose one, their ids differ".to_owned());
     }
@@ -306,6 +309,11 @@ mod tests {
             (
                 "[ingest.venues.binance]\nchannels = [\"{}@trade\", \"{}@aggTrade\"]",
                 "ingest.venues.binance.channels",
+                "choose one",
+            ),
+            (
+                "[ingest.venues.htx]\nenabled = true\nchannels = [\"market.{}.mbp.5\", \"market.{}.depth.step0\"]",
+                "ingest.venues.htx.channels",
                 "choose one",
             ),
             ("[ingest.venues.binance]\nsource = \"recording\"", "ingest.venues.binance.files", "no file"),

@@ -145,6 +145,10 @@ pub trait Protocol: Send {
     fn lost_trades(&self, _frame: Frame<'_>) -> Lost {
         Lost::Nothing
     }
+    /// Data is rare here: the venue's heartbeats show that the connection lives, and its event times may stand still.
+    fn is_quiet(&self) -> bool {
+        false
+    }
     /// The request that answers [`Control::TestRequest`].
     fn test(&mut self, _ids: &mut Ids) -> Option<Call> {
         None
@@ -352,6 +356,9 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn control(&mut self, now: Nanos, control: Control, out: &mut Vec<Action>) {
+        if self.protocol.is_quiet() {
+            self.watchdog.progress(now);
+        }
         match control {
             Control::Ack { id } => {
                 self.waiting.answered(&id);
@@ -418,6 +425,10 @@ impl<P: Protocol> Connection<P> {
 
     fn stale_due(&self) -> Nanos {
         after_ms(self.grown, self.limits.stale_after_ms)
+    }
+
+    fn may_stale(&self) -> bool {
+        !self.stale && self.newest.is_some() && !self.protocol.is_quiet()
     }
 
     fn grows(&mut self, now: Nanos, out: &mut Vec<Action>) {
@@ -504,6 +515,7 @@ impl<P: Protocol> Session for Connection<P> {
     fn on_frame(&mut self, now: Nanos, frame: Frame<'_>, out: &mut Vec<Action>) {
         let mut events = std::mem::take(&mut self.events);
         self.protocol.decode(frame, &mut events);
+        self.feed.order(&mut events);
         let mut wants = Vec::new();
         for event in events.drain(..) {
             match event {
@@ -542,7 +554,7 @@ impl<P: Protocol> Session for Connection<P> {
         self.ping(now, out);
         self.feed.on_timer(now, out);
         self.late_books(now, out);
-        if !self.stale && self.newest.is_some() && self.stale_due() <= now {
+        if self.may_stale() && self.stale_due() <= now {
             self.stale = true;
             out.push(Action::Stale(true));
         }
@@ -556,7 +568,7 @@ impl<P: Protocol> Session for Connection<P> {
         }
         let own = [self.sends.due(), self.fetches.due(), self.waiting.due(), self.watchdog.due(), self.ping_due];
         let books = self.books_due.values().min().copied();
-        let stale = (!self.stale && self.newest.is_some()).then(|| self.stale_due());
+        let stale = self.may_stale().then(|| self.stale_due());
         earliest(own.into_iter().chain([self.feed.due(), stale, books]))
     }
 

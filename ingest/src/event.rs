@@ -174,8 +174,10 @@ pub struct Ticker {
     pub high_24h: Option<Decimal>,
     pub low_24h: Option<Decimal>,
     pub volume_base_24h: Option<Decimal>,
+    /// The venue's text of it, where that has more digits than a decimal holds: then the number is rounded.
+    pub volume_base_24h_text: Option<String>,
     pub volume_quote_24h: Option<Decimal>,
-    /// In the instrument's own unit (Deribit).
+    /// In the instrument's own unit (Deribit, HTX contracts).
     pub volume_24h: Option<Decimal>,
     pub bid: Option<Decimal>,
     pub bid_size: Option<Decimal>,

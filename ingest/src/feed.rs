@@ -317,6 +317,21 @@ impl Feed {
         }
     }
 
+    /// Puts the trades of one frame in the order of their ids, where ids have one: some venues send the newest first.
+    pub fn order(&self, events: &mut [Event]) {
+        if self.ids == TradeIds::Unordered || events.len() < 2 {
+            return;
+        }
+        // Each run of trades for itself, and only where one stands before an older one: else all stays as it was sent.
+        for run in events.chunk_by_mut(|a, b| numbered(a).is_some() && numbered(b).is_some()) {
+            let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+            let rises = |(symbol, id)| last.insert(symbol, id).is_none_or(|before| before <= id);
+            if !run.iter().filter_map(numbered).all(rises) {
+                run.sort_by_cached_key(|event| numbered(event).map(|(symbol, id)| (symbol.to_owned(), id)));
+            }
+        }
+    }
+
     /// Takes one event that was read at `recv`.
     pub fn take(&mut self, recv: Nanos, event: Event, out: &mut Vec<Action>, wants: &mut Vec<Want>) {
         if self.passes(&event) {
@@ -390,7 +405,10 @@ impl Feed {
                 }
             }
             // Behind a reconnect the ids do not tell whether something is missing: the venue is asked first.
-            Trades::Following { last, sure: false } if recover => s.trades = filling(*last, vec![row]),
+            Trades::Following { last, sure: false } if recover => {
+                wants.push(Want::Trades { symbol: name.to_owned(), after: *last });
+                s.trades = filling(*last, vec![row]);
+            }
             Trades::Following { last, sure } => {
                 (*last, *sure) = (row.id, true);
                 self.duplicates += u64::from(!emit(row, s, ids, remembered_max, out));
@@ -588,6 +606,15 @@ fn restart_book(s: &mut Symbol, name: &str, from: Nanos, reason: &str, out: &mut
     open_gap(s, name, "book", from, reason, out);
     s.book_asked = true;
     wants.push(Want::Book { symbol: name.to_owned(), again: false });
+}
+
+/// The symbol and id of a trade, or of what used up the id of one.
+fn numbered(event: &Event) -> Option<(&str, u64)> {
+    match event {
+        Event::Trade(trade) => Some((&trade.symbol, trade.id)),
+        Event::Ignored { trade: Some((symbol, id)), .. } => Some((symbol, *id)),
+        _ => None,
+    }
 }
 
 /// False: the trade came already.

@@ -9,7 +9,7 @@ use schemas::raw::BookAction;
 use schemas::{Decimal, Nanos, Side};
 use serde_json::{Map, Value, json};
 
-use crate::book::{Levels, Outcome, Sync, side_sha256};
+use crate::book::{Levels, Outcome, Rule, Sync, side_sha256};
 use crate::event::{Book, Control, Event, Frame, Mark, Ticker, Trade};
 use crate::venue::{self, Market, Venue};
 
@@ -162,9 +162,12 @@ struct Replay {
 }
 
 struct Played {
+    rule: Rule,
     sync: Sync,
     levels: Levels,
     messages: u64,
+    /// Messages that had to follow another one.
+    changes: u64,
     last_ts: Option<Nanos>,
 }
 
@@ -194,9 +197,11 @@ impl Replay {
     fn played(&mut self, symbol: &str) -> &mut Played {
         let rule = self.venue.book_rule(self.market);
         self.books.entry(symbol.to_owned()).or_insert_with(|| Played {
+            rule,
             sync: Sync::new(rule, HELD_MAX),
             levels: Levels::default(),
             messages: 0,
+            changes: 0,
             last_ts: None,
         })
     }
@@ -233,7 +238,9 @@ impl Replay {
         match event {
             Event::Trade(trade) => self.trades.add(&trade),
             Event::Book(book) if !book.partial => {
-                self.played(&book.symbol).messages += 1;
+                let played = self.played(&book.symbol);
+                played.messages += 1;
+                played.changes += u64::from(book.action == BookAction::Update);
                 self.book(book);
             }
             _ => {}
@@ -287,6 +294,8 @@ impl Played {
             "messages": self.messages,
             "sequence": self.sync.sequence(),
             "chain_breaks": self.sync.is_numbered().then_some(self.sync.breaks),
+            // Whole books that merely follow each other are no chain.
+            "chain_breaks": (self.changes > 0 || self.rule == Rule::Chain).then_some(self.sync.breaks),
             "live": self.sync.is_live(),
             "replay": replay,
             "bid_levels": self.levels.bid_levels(),
@@ -559,6 +568,7 @@ fn ticker_row(t: &Ticker) -> Row {
         .maybe_dec("high_24h", t.high_24h)
         .maybe_dec("low_24h", t.low_24h)
         .maybe_dec("volume_base_24h", t.volume_base_24h)
+        .maybe("volume_base_24h", t.volume_base_24h_text.as_deref())
         .maybe_dec("volume_quote_24h", t.volume_quote_24h)
         .maybe_dec("volume_24h", t.volume_24h)
         .maybe_dec("bid_price", t.bid)

@@ -128,7 +128,7 @@ impl Player {
         };
         let mut events = std::mem::take(&mut self.events);
         venue.decode(market, Frame::Text(frame), &mut events);
-        trades_in_order(&mut events);
+        self.feed.order(&mut events);
         for mut event in events.drain(..) {
             if self.feed.passes(&event) {
                 self.say(recv, &event, out);

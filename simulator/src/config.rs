@@ -24,6 +24,7 @@ pub struct Config {
     pub hyperliquid: Hyperliquid,
     pub mexc: Mexc,
     pub coinbase: Coinbase,
+    pub htx: Htx,
     pub account: Account,
     pub okx: Okx,
 }
@@ -92,6 +93,13 @@ pub struct Okx {
     pub checksums: bool,
     pub snapshots: bool,
     pub rest_seq_ids: bool,
+pub struct Htx {
+    pub ping_period_ms: u64,
+    pub pings_unanswered_max: u32,
+    pub messages_per_second_max: usize,
+    pub topics_per_connection_max: usize,
+    pub requests_per_window_max: usize,
+    pub requests_window_ms: u64,
 }
 
 #[derive(Clone, Deserialize)]
@@ -142,6 +150,8 @@ impl Config {
             ("simulator.mexc.connection_life_ms_max", self.mexc.connection_life_ms_max),
             ("simulator.okx.idle_ms", self.okx.idle_ms),
             ("simulator.okx.rest_per_2s_max", self.okx.rest_per_2s_max as u64),
+            ("simulator.htx.ping_period_ms", self.htx.ping_period_ms),
+            ("simulator.htx.requests_window_ms", self.htx.requests_window_ms),
         ];
         for (key, value) in positive {
             if value == 0 {

@@ -95,6 +95,12 @@ pub enum Protocols {
     /// Those whose REST has a budget of requests.
     Okx,
     NotDeribit,
+    Htx,
+    HtxSwaps,
+    /// Whose changes name their predecessor.
+    Chained,
+    /// Whose requests have a budget.
+    Budgeted,
     All,
 }
 
@@ -123,6 +129,14 @@ impl Protocols {
             Self::Coinbase => venue.is_coinbase(),
             Self::CoinbaseAdvanced => venue == VenueId::CoinbaseAdvanced,
             Self::NotDeribit => venue != VenueId::Deribit,
+            Self::Binance => venue == VenueId::BinanceSpot || Self::BinanceFutures.has(venue),
+            Self::BinanceSpot => venue == VenueId::BinanceSpot,
+            Self::BinanceFutures => matches!(venue, VenueId::BinanceUsdm | VenueId::BinanceCoinm),
+            Self::Deribit => venue == VenueId::Deribit,
+            Self::Htx => venue == VenueId::HtxSpot || Self::HtxSwaps.has(venue),
+            Self::HtxSwaps => matches!(venue, VenueId::HtxLinear | VenueId::HtxInverse),
+            Self::Chained => matches!(venue, VenueId::Deribit | VenueId::HtxSpot),
+            Self::Budgeted => Self::Binance.has(venue) || Self::Htx.has(venue),
         }
     }
 }
@@ -140,7 +154,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "swap_depth"          Depth All            "send one depth event after its successor";
     "stale_depth"         Depth BinanceMexc        "send an extra depth event with u below what was sent";
     "jump_pu"             Depth BinanceFutures "send one depth event with a wrong pu, U and u as they should be";
-    "break_chain"         Depth Deribit        "send one book change with a wrong prev_change_id";
+    "break_chain"         Depth Chained        "send one book change with a wrong predecessor (prev_change_id, prevSeqNum)";
     "bad_json"            Frame All            "cut one data frame in its middle";
     "unknown_enum"        Frame All            "put an unknown word into one trade (e, X or direction)";
     "late_ack"            Frame All            "answer one subscription `ms` after its data has begun";
@@ -167,6 +181,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "rest_429"            Rest  NotDeribit     "answer 429 with Retry-After and the venue's code";
     "rest_429"            Rest  NotDeribit     "answer 429 (Binance: with Retry-After and -1003)";
     "rest_429"            Rest  NotDeribit     "answer 429 with the venue's words (Binance: Retry-After and -1003)";
+    "rest_429"            Rest  Budgeted       "answer 429: Binance with Retry-After and -1003, HTX with a text";
     "rest_418"            Rest  Binance        "answer 418 (banned) with Retry-After and -1003";
     "rest_503"            Rest  All            "answer 503, outcome unknown";
     "rest_delay"          Rest  All            "do what was asked and answer `ms` later";
@@ -199,6 +214,12 @@ pub const FAULTS: &[FaultKind] = faults![
     "keep_alive"          Now   Okx            "repeat every book's number without a change";
     "reset_sequence"      Now   Okx            "let the books' numbers begin anew";
     "wrong_checksum"      Frame Okx            "send one book change with a wrong checksum, where real ones are sent";
+    "bad_gzip"            Frame Htx            "damage one packed data frame";
+    "big_gzip"            Frame Htx            "pad one data frame to more than 32 MiB before it is packed";
+    "empty_direction"     Frame HtxSwaps       "send one trade with an empty direction";
+    "snapshot_again"      Depth HtxSwaps       "send the whole book again on the channel of changes";
+    "deaf"                Now   Htx            "take no answers to pings in any more: the connections are closed for it";
+    "outage"              Now   Htx            "close the connections and refuse new ones with 503 for `ms`";
 ];
 
 /// A depth event before it is text.

@@ -28,6 +28,13 @@ impl VenueId {
 
 impl VenueId {
     pub const ALL: [Self; 6] = [
+    HtxSpot,
+    HtxLinear,
+    HtxInverse,
+}
+
+impl VenueId {
+    pub const ALL: [Self; 7] = [
         Self::BinanceSpot,
         Self::BinanceUsdm,
         Self::BinanceCoinm,
@@ -48,6 +55,10 @@ impl VenueId {
 
 impl VenueId {
     pub const ALL: [Self; 5] = [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit, Self::Okx];
+        Self::HtxSpot,
+        Self::HtxLinear,
+        Self::HtxInverse,
+    ];
 
     /// The name that the rest of Tapeline uses.
     pub fn name(self) -> &'static str {
@@ -62,6 +73,9 @@ impl VenueId {
             Self::CoinbaseAdvanced => "coinbase",
             Self::CoinbaseExchange => "coinbase-exchange",
             Self::Okx => "okx",
+            Self::HtxSpot => "htx",
+            Self::HtxLinear => "htx-linear",
+            Self::HtxInverse => "htx-inverse",
         }
     }
 
@@ -251,18 +265,21 @@ impl Spec {
             lot_s += 1;
         }
         let (inverse, contract_size) = match (venue, base) {
-            (VenueId::BinanceCoinm, "BTC") => (true, 100),
-            (VenueId::BinanceCoinm, _) => (true, 10),
+            (VenueId::BinanceCoinm | VenueId::HtxInverse, "BTC") => (true, 100),
+            (VenueId::BinanceCoinm | VenueId::HtxInverse, _) => (true, 10),
             (VenueId::Deribit, "BTC") => (true, 10),
             (VenueId::Deribit, "ETH") => (true, 1),
             _ => (false, 1),
         };
         let (price, size) = match (venue, known) {
-            (VenueId::BinanceSpot, Some(c)) => (c.2, c.3),
-            (VenueId::BinanceSpot, None) => (g(1, s, 8), g(1, lot_s, 8)),
+            (VenueId::BinanceSpot | VenueId::HtxSpot, Some(c)) => (c.2, c.3),
+            (VenueId::BinanceSpot | VenueId::HtxSpot, None) => (g(1, s, 8), g(1, lot_s, 8)),
+            // A lot is a contract of so many coins.
+            (VenueId::HtxLinear, Some(c)) => (c.4, linear_contract(base)),
+            (VenueId::HtxLinear, None) => (g(1, s, s), linear_contract(base)),
             (VenueId::BinanceUsdm, Some(c)) => (c.4, c.5),
-            (VenueId::BinanceCoinm, Some(c)) => (Grid::new(c.4.m, c.4.s, c.4.s), g(1, 0, 0)),
-            (VenueId::BinanceCoinm, None) => (g(1, s, s), g(1, 0, 0)),
+            (VenueId::BinanceCoinm | VenueId::HtxInverse, Some(c)) => (Grid::new(c.4.m, c.4.s, c.4.s), g(1, 0, 0)),
+            (VenueId::BinanceCoinm | VenueId::HtxInverse, None) => (g(1, s, s), g(1, 0, 0)),
             (VenueId::Deribit, Some(c)) => (c.6, c.7),
             // Prices without padding, sizes with eight digits.
             (VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange, Some(c)) => {
@@ -289,6 +306,9 @@ impl Spec {
             VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::MexcSpot => format!("{base}{quote}"),
             VenueId::MexcContract => format!("{base}_{quote}"),
             VenueId::BinanceCoinm => format!("{base}USD_PERP"),
+            VenueId::HtxSpot => format!("{base}{quote}").to_lowercase(),
+            VenueId::HtxLinear => format!("{base}-USDT"),
+            VenueId::HtxInverse => format!("{base}-USD"),
             VenueId::Deribit if inverse => format!("{base}-PERPETUAL"),
             VenueId::Deribit => format!("{base}_USDC-PERPETUAL"),
             VenueId::Hyperliquid => base.to_owned(),
@@ -300,6 +320,8 @@ impl Spec {
         };
         let quote = match venue {
             VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::Okx => quote,
+            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::HtxSpot => quote,
+            VenueId::HtxLinear => "USDT",
             VenueId::Deribit if !inverse => "USDC",
             VenueId::Hyperliquid => "USDC",
             _ => "USD",
@@ -316,6 +338,7 @@ impl Spec {
             perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::MexcSpot),
             perpetual: venue != VenueId::BinanceSpot && !venue.is_coinbase(),
             perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::Okx),
+            perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::HtxSpot),
             start_price,
             min_notional: match venue {
                 VenueId::BinanceUsdm => 100,
@@ -331,6 +354,11 @@ impl Spec {
             let coins = i128::from(size) * i128::from(self.size.m) * pow10(self.price.s + 8);
             let contracts = matches!(self.venue, VenueId::BinanceCoinm | VenueId::Okx);
             let per_contract = if contracts { i128::from(self.contract_size) } else { 1 };
+            let per_contract = if matches!(self.venue, VenueId::BinanceCoinm | VenueId::HtxInverse) {
+                i128::from(self.contract_size)
+            } else {
+                1
+            };
             let price = (i128::from(price) * i128::from(self.price.m)).max(1);
             return (coins * per_contract / (price * pow10(self.size.s)), 8);
         }
@@ -353,6 +381,16 @@ fn hyperliquid_grid(base: &str, five_figures: u32, lot_s: u32) -> (Grid, Grid) {
     };
     let price = five_figures.min(6 - size);
     (g(1, price, price), g(1, size, size))
+/// Coins of one linear contract at HTX: BTC and ETH as recorded, the others of its order of magnitude.
+fn linear_contract(base: &str) -> Grid {
+    match base {
+        "BTC" => g(1, 3, 3),
+        "ETH" => g(1, 2, 2),
+        "BNB" => g(1, 1, 1),
+        "XRP" => g(10, 0, 0),
+        "DOGE" => g(100, 0, 0),
+        _ => g(1, 0, 0),
+    }
 }
 
 fn pair(name: &str) -> Option<(String, String)> {
@@ -363,6 +401,9 @@ fn pair(name: &str) -> Option<(String, String)> {
     let name = name.strip_suffix("_PERP").unwrap_or(name).replace('_', "");
     // `BTC-USD` is the pair `BTCUSD`.
     let name = name.strip_suffix("_PERP").unwrap_or(name).replacen('-', "", 1);
+    let name = name.strip_suffix("_PERP").unwrap_or(name);
+    let joined = name.replacen('-', "", 1);
+    let name = joined.as_str();
     QUOTES
         .iter()
         .find_map(|q| name.strip_suffix(q).map(|b| (b.to_owned(), (*q).to_owned())))
@@ -392,6 +433,7 @@ mod tests {
             let spec = Spec::parse(VenueId::Okx, text).unwrap();
             assert_eq!((spec.symbol.as_str(), spec.inverse), (symbol, inverse));
         }
+        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "btcusdt", "BTC-USDT", "BTC-USD"]);
         assert_eq!(Spec::parse(VenueId::Deribit, "SOLUSDT").unwrap().symbol, "SOL_USDC-PERPETUAL");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "BTC-PERPETUAL").unwrap().symbol, "BTCUSD");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "ETHUSDT@3000.5").unwrap().start_price, 3000.5);

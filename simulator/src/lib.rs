@@ -1,6 +1,7 @@
 //! Venues on loopback that speak Binance's, Deribit's and Hyperliquid's real WebSocket and REST protocols, fed by a seeded market or
 //! Venues on loopback that speak real WebSocket and REST protocols (Binance, Deribit, MEXC), fed by a seeded market or
 //! Venues on loopback that speak Binance's, Deribit's and OKX's real WebSocket and REST protocols, fed by a seeded market or
+//! Venues on loopback that speak Binance's, Deribit's and HTX's real WebSocket and REST protocols, fed by a seeded market or
 //! by a recording, with faults on command.
 //! Venues on loopback that speak the real WebSocket and REST protocols of Binance, Deribit and Coinbase (market data
 //! alone), fed by a seeded market or by a recording, with faults on command.
@@ -16,6 +17,7 @@ pub mod deribit;
 pub mod faults;
 pub mod floor;
 pub mod history;
+pub mod htx;
 pub mod hub;
 pub mod hyperliquid;
 pub mod instrument;

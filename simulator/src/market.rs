@@ -110,7 +110,7 @@ impl Listing {
     fn typical(&self) -> i64 {
         let lot = self.spec.size.step();
         let worth = match (self.spec.inverse, self.spec.venue) {
-            (true, VenueId::BinanceCoinm | VenueId::Okx) => lot * self.spec.contract_size as f64,
+            (true, VenueId::BinanceCoinm | VenueId::Okx | VenueId::HtxInverse) => lot * self.spec.contract_size as f64,
             (true, _) => lot,
             (false, _) => lot * self.walk.price(),
         };

@@ -19,6 +19,7 @@ use crate::deribit::Deribit;
 use crate::faults::Command;
 use crate::floor::{Floor, Protocol, Stand};
 use crate::hyperliquid::Hyperliquid;
+use crate::htx::Htx;
 use crate::instrument::{Spec, VenueId};
 use crate::market::{Flow, Market};
 use crate::mexc::Mexc;
@@ -112,6 +113,7 @@ impl Options {
         if self.recording.is_some() && !self.venues.iter().all(|v| v.is_binance()) {
         if self.recording.is_some() && self.venues.iter().any(|v| !v.is_binance()) {
         if self.recording.is_some() && self.venues.iter().any(|v| matches!(v, VenueId::Deribit | VenueId::Okx)) {
+        if self.recording.is_some() && !self.venues.iter().all(|v| v.name().starts_with("binance")) {
             bail!("a recording plays on binance, binance-usdm or binance-coinm only");
         }
         if self.recording.is_some() && self.venues.len() > 1 {
@@ -150,6 +152,7 @@ impl Options {
             VenueId::MexcSpot | VenueId::MexcContract => Box::new(Mexc::new()),
             VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange => Box::new(Coinbase::new(venue)),
             VenueId::Okx => Box::new(Okx::default()),
+            VenueId::HtxSpot | VenueId::HtxLinear | VenueId::HtxInverse => Box::new(Htx::new(venue)),
         };
         let mut stand = Stand::new(floor, protocol);
         // The past runs at the ordinary rate: a flood begins now.

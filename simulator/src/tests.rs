@@ -8,6 +8,7 @@ mod feed;
 mod hyperliquid;
 mod mexc;
 mod okx;
+mod htx;
 mod trading;
 
 use std::collections::BTreeSet;

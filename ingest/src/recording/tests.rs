@@ -22,8 +22,12 @@ fn options(frames_per_flush: usize) -> Options {
 }
 
 fn play(form: Form, files: Vec<(&str, Vec<u8>)>, options: Options) -> Vec<Raw> {
+    play_of("binance", form, files, options)
+}
+
+fn play_of(id: &str, form: Form, files: Vec<(&str, Vec<u8>)>, options: Options) -> Vec<Raw> {
     let mut tape = Tape::new(form, 1 << 20, files.iter().map(|(symbol, bytes)| (symbol.to_string(), &bytes[..])));
-    let mut player = Player::new("binance", venue::by_id("binance"), options);
+    let mut player = Player::new(id, venue::by_id(id), options);
     let mut out = Vec::new();
     player.begin("test", Nanos(0), &mut out);
     while let Some(entry) = tape.next_entry().unwrap() {
@@ -68,6 +72,21 @@ fn the_trades_of_a_raw_recording_are_those_of_the_csv_made_from_it() {
         .filter_map(|f| if let Raw::Gap(g) = f { Some((&*g.channel, g.to_ns.is_some())) } else { None })
         .collect();
     assert_eq!(gaps, [("book", false), ("book", true)]);
+}
+
+#[test]
+fn trades_that_a_venue_sends_newest_first_are_put_in_order_and_none_is_taken_for_a_copy() {
+    let Some(root) = schemas::fixtures::root() else { return };
+    let read = |file: &str| std::fs::read_to_string(root.join("fixtures/venues/htx").join(file)).unwrap();
+    let (frames, times) = (read("seq_spot_2021_a.jsonl"), read("seq_spot_2021_a.recv.csv"));
+    let times = times.lines().skip(1).map(|line| line.split_once(',').unwrap().1);
+    let tape: String = times.zip(frames.lines()).map(|(recv, frame)| format!("{recv} {frame}\n")).collect();
+    let facts = play_of("htx", Form::Raw, vec![("", tape.into_bytes())], options(64));
+    // zeneth's two trades of one frame among them: 212 stood before 211 there.
+    let ids: Vec<u64> = trades(&facts).iter().map(|t| t.1).collect();
+    let two = ids.iter().position(|id| *id == 100_039_973_211).unwrap();
+    assert_eq!((ids.len(), &ids[two..two + 2]), (13, &[100_039_973_211, 100_039_973_212][..]));
+    assert!(!facts.iter().any(|f| matches!(f, Raw::Dead(_) | Raw::Gap(_))));
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Bench {
         Self { session: sessions.remove(0), now: Nanos::from_ms(1000), log: String::new() }
     }
 
-    fn act(mut self, what: &str, call: impl FnOnce(&mut dyn Session, Nanos, &mut Vec<Action>)) -> Self {
+    pub(crate) fn act(mut self, what: &str, call: impl FnOnce(&mut dyn Session, Nanos, &mut Vec<Action>)) -> Self {
         let mut out = Vec::new();
         call(&mut *self.session, self.now, &mut out);
         self.log += &format!("{what}{}\n", if self.session.is_whole() { " (whole)" } else { "" });

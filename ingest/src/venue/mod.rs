@@ -23,6 +23,10 @@ pub mod okx;
 
 /// Every venue that Tapeline can speak to.
 pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &okx::Okx];
+pub mod htx;
+
+/// Every venue that Tapeline can speak to.
+pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &htx::Htx];
 
 /// One market of a venue: a tape of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,6 +149,10 @@ pub trait Venue: Sync {
     fn decode_history(&self, market: Market, page: HistoryPage<'_>, body: &str) -> Result<Vec<Bar>, String>;
     /// Whether a channel of the configuration is one of this market's; the error says what is allowed.
     fn check_channel(&self, market: Market, channel: &str) -> Result<(), String>;
+    /// Whether channels that are allowed each may be configured together.
+    fn check_together(&self, _market: Market, _channels: &[String]) -> Result<(), String> {
+        Ok(())
+    }
     /// Cuts the wanted channels into connections within the venue's limits.
     fn sessions(&self, market: Market, plan: &Plan) -> Vec<Box<dyn Session>>;
 }

@@ -27,6 +27,7 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
         _ if venue.is_coinbase() => format!("{rest}/time"),
         _ => format!("{rest}/ping"),
         VenueId::Okx => unreachable!("its faults are watched in tests/okx.rs"),
+        VenueId::HtxSpot | VenueId::HtxLinear | VenueId::HtxInverse => unreachable!("its faults are walked in htx.rs"),
     };
     let lower = symbol.to_lowercase();
     let depth = async || {
