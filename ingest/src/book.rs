@@ -129,7 +129,6 @@ impl Sync {
         }
     }
 
-
     /// Forgets everything: the connection is new.
     pub fn reset(&mut self) {
         self.state = State::Waiting;

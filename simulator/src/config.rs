@@ -25,8 +25,8 @@ pub struct Config {
     pub mexc: Mexc,
     pub coinbase: Coinbase,
     pub htx: Htx,
-    pub account: Account,
     pub okx: Okx,
+    pub account: Account,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -70,6 +70,10 @@ pub struct Hyperliquid {
     pub messages_per_minute_max: usize,
     pub weight_per_minute_max: u64,
     pub silence_ms_max: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mexc {
     pub subscriptions_per_connection_max: usize,
     pub messages_per_second_max: usize,
@@ -78,6 +82,10 @@ pub struct Mexc {
     pub connection_life_ms_max: u64,
     pub spot_weight_per_10s_max: u64,
     pub contract_requests_per_2s_max: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Coinbase {
     pub subscribe_wait_ms: u64,
     pub quiet_close_ms: u64,
@@ -85,6 +93,10 @@ pub struct Coinbase {
     pub exchange_messages_per_second_max: usize,
     pub connections_per_second_max: usize,
     pub rest_per_second_max: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Okx {
     pub idle_ms: u64,
     pub keep_alive_ms: i64,
@@ -93,6 +105,10 @@ pub struct Okx {
     pub checksums: bool,
     pub snapshots: bool,
     pub rest_seq_ids: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Htx {
     pub ping_period_ms: u64,
     pub pings_unanswered_max: u32,

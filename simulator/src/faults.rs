@@ -79,64 +79,49 @@ pub struct FaultKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocols {
+    All,
     Binance,
     BinanceSpot,
     BinanceFutures,
-    Deribit,
-    Hyperliquid,
-    /// Whose REST refuses with a 429 of its own.
-    Rest429,
-    Mexc,
-    MexcSpot,
     BinanceMexc,
-    /// Those whose refusals are REST answers.
     Coinbase,
     CoinbaseAdvanced,
-    /// Those whose REST has a budget of requests.
-    Okx,
-    NotDeribit,
+    Deribit,
     Htx,
     HtxSwaps,
-    /// Whose changes name their predecessor.
+    Hyperliquid,
+    Mexc,
+    MexcSpot,
+    Okx,
+    /// Whose changes of a book name their predecessor.
     Chained,
-    /// Whose requests have a budget.
+    /// Whom a client pings.
+    Pinged,
+    /// Whose REST has a budget.
     Budgeted,
-    All,
 }
 
 impl Protocols {
     pub fn has(self, venue: VenueId) -> bool {
+        use VenueId::*;
         match self {
             Self::All => true,
-            Self::Binance => {
-                matches!(venue, VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::BinanceCoinm)
-            }
-            Self::NotDeribit => venue != VenueId::Deribit,
             Self::Binance => venue.is_binance(),
+            Self::BinanceSpot => venue == BinanceSpot,
+            Self::BinanceFutures => matches!(venue, BinanceUsdm | BinanceCoinm),
             Self::BinanceMexc => venue.is_binance() || Self::Mexc.has(venue),
-            Self::Mexc => matches!(venue, VenueId::MexcSpot | VenueId::MexcContract),
-            Self::MexcSpot => venue == VenueId::MexcSpot,
-            Self::Okx => venue == VenueId::Okx,
-            Self::BinanceSpot => venue == VenueId::BinanceSpot,
-            Self::BinanceFutures => matches!(venue, VenueId::BinanceUsdm | VenueId::BinanceCoinm),
-            Self::Deribit => venue == VenueId::Deribit,
-            Self::Hyperliquid => venue == VenueId::Hyperliquid,
-            Self::Rest429 => venue != VenueId::Deribit,
-            Self::Binance => venue.is_binance(),
-            Self::BinanceSpot => venue == VenueId::BinanceSpot,
-            Self::BinanceFutures => matches!(venue, VenueId::BinanceUsdm | VenueId::BinanceCoinm),
-            Self::Deribit => venue == VenueId::Deribit,
             Self::Coinbase => venue.is_coinbase(),
-            Self::CoinbaseAdvanced => venue == VenueId::CoinbaseAdvanced,
-            Self::NotDeribit => venue != VenueId::Deribit,
-            Self::Binance => venue == VenueId::BinanceSpot || Self::BinanceFutures.has(venue),
-            Self::BinanceSpot => venue == VenueId::BinanceSpot,
-            Self::BinanceFutures => matches!(venue, VenueId::BinanceUsdm | VenueId::BinanceCoinm),
-            Self::Deribit => venue == VenueId::Deribit,
-            Self::Htx => venue == VenueId::HtxSpot || Self::HtxSwaps.has(venue),
-            Self::HtxSwaps => matches!(venue, VenueId::HtxLinear | VenueId::HtxInverse),
-            Self::Chained => matches!(venue, VenueId::Deribit | VenueId::HtxSpot),
-            Self::Budgeted => Self::Binance.has(venue) || Self::Htx.has(venue),
+            Self::CoinbaseAdvanced => venue == CoinbaseAdvanced,
+            Self::Deribit => venue == Deribit,
+            Self::Htx => venue == HtxSpot || Self::HtxSwaps.has(venue),
+            Self::HtxSwaps => matches!(venue, HtxLinear | HtxInverse),
+            Self::Hyperliquid => venue == Hyperliquid,
+            Self::Mexc => matches!(venue, MexcSpot | MexcContract),
+            Self::MexcSpot => venue == MexcSpot,
+            Self::Okx => venue == Okx,
+            Self::Chained => matches!(venue, Deribit | HtxSpot),
+            Self::Pinged => matches!(venue, Hyperliquid | Okx) || Self::Mexc.has(venue),
+            Self::Budgeted => venue != Deribit,
         }
     }
 }
@@ -152,7 +137,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "drop_depth"          Depth All            "leave out one depth event";
     "repeat_depth"        Depth All            "send one depth event twice";
     "swap_depth"          Depth All            "send one depth event after its successor";
-    "stale_depth"         Depth BinanceMexc        "send an extra depth event with u below what was sent";
+    "stale_depth"         Depth BinanceMexc    "send an extra depth event with u below what was sent";
     "jump_pu"             Depth BinanceFutures "send one depth event with a wrong pu, U and u as they should be";
     "break_chain"         Depth Chained        "send one book change with a wrong predecessor (prev_change_id, prevSeqNum)";
     "bad_json"            Frame All            "cut one data frame in its middle";
@@ -169,19 +154,12 @@ pub const FAULTS: &[FaultKind] = faults![
     "cut"                 Now   All            "end the TCP connections without a close frame";
     "close"               Now   All            "close the connections with code 1001";
     "server_shutdown"     Now   Binance        "send serverShutdown, then close";
-    "end_of_life"         Now   BinanceMexc        "end the connections as after 24 hours";
+    "end_of_life"         Now   BinanceMexc    "end the connections as after 24 hours";
     "ping"                Now   Binance        "send a ping with a payload at once and expect its echo within `ms`";
-    "snapshot_older"      Rest  Binance        "serve the depth snapshot as it was when the fault was armed";
-    "snapshot_inside"     Rest  Binance        "take the depth snapshot at once and answer `ms` later";
-    "snapshot_newer"      Rest  Binance        "serve the depth snapshot, and the events before it `ms` later";
-    "rest_429"            Rest  Rest429        "answer 429 with Retry-After (and -1003 at Binance)";
-    "snapshot_older"      Rest  BinanceMexc        "serve the depth snapshot as it was when the fault was armed";
-    "snapshot_inside"     Rest  BinanceMexc        "take the depth snapshot at once and answer `ms` later";
-    "snapshot_newer"      Rest  BinanceMexc        "serve the depth snapshot, and the events before it `ms` later";
-    "rest_429"            Rest  NotDeribit     "answer 429 with Retry-After and the venue's code";
-    "rest_429"            Rest  NotDeribit     "answer 429 (Binance: with Retry-After and -1003)";
-    "rest_429"            Rest  NotDeribit     "answer 429 with the venue's words (Binance: Retry-After and -1003)";
-    "rest_429"            Rest  Budgeted       "answer 429: Binance with Retry-After and -1003, HTX with a text";
+    "rest_429"            Rest  Budgeted       "answer 429 in the venue's own words (Binance: Retry-After and -1003)";
+    "snapshot_older"      Rest  BinanceMexc    "serve the depth snapshot as it was when the fault was armed";
+    "snapshot_inside"     Rest  BinanceMexc    "take the depth snapshot at once and answer `ms` later";
+    "snapshot_newer"      Rest  BinanceMexc    "serve the depth snapshot, and the events before it `ms` later";
     "rest_418"            Rest  Binance        "answer 418 (banned) with Retry-After and -1003";
     "rest_503"            Rest  All            "answer 503, outcome unknown";
     "rest_delay"          Rest  All            "do what was asked and answer `ms` later";
@@ -197,8 +175,7 @@ pub const FAULTS: &[FaultKind] = faults![
     "settlement"          Now   Deribit        "refuse orders with 10041 for `ms`";
     "empty_book"          Frame Hyperliquid    "send one book without levels";
     "one_sided_bbo"       Frame Hyperliquid    "send one best bid without an ask";
-    "no_pong"             Frame Hyperliquid    "leave one ping without an answer";
-    "no_pong"             Frame Mexc           "leave one ping of the client unanswered";
+    "no_pong"             Frame Pinged         "leave one ping of the client unanswered";
     "refuse_channel"      Frame Mexc           "refuse one subscription (spot: with code 0 and a sentence)";
     "old_deals"           Frame Mexc           "send the trades of one moment as before they had ids (contract: as objects)";
     "unknown_fields"      Frame MexcSpot       "put fields of a later schema around one frame";
@@ -209,7 +186,6 @@ pub const FAULTS: &[FaultKind] = faults![
     "no_time"             Depth Coinbase       "send one change of a book with a time of 1970 (Advanced) or 0001 (Exchange)";
     "leave_out"           Frame Coinbase       "leave the last product or channel out of one subscription";
     "refuse"              Frame Coinbase       "refuse one subscription (Advanced: authentication failure)";
-    "no_pong"             Frame Okx            "leave one ping unanswered";
     "upgrade_notice"      Now   Okx            "send notice 64008 (and a status), close `ms` later";
     "keep_alive"          Now   Okx            "repeat every book's number without a change";
     "reset_sequence"      Now   Okx            "let the books' numbers begin anew";

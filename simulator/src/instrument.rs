@@ -10,55 +10,36 @@ pub enum VenueId {
     BinanceCoinm,
     Deribit,
     Hyperliquid,
-}
-
-impl VenueId {
-    pub const ALL: [Self; 5] =
-        [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit, Self::Hyperliquid];
     MexcSpot,
     MexcContract,
-}
-
-impl VenueId {
-    pub const ALL: [Self; 6] =
-        [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit, Self::MexcSpot, Self::MexcContract];
     CoinbaseAdvanced,
     CoinbaseExchange,
-}
-
-impl VenueId {
-    pub const ALL: [Self; 6] = [
+    Okx,
     HtxSpot,
     HtxLinear,
     HtxInverse,
 }
 
 impl VenueId {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 13] = [
         Self::BinanceSpot,
         Self::BinanceUsdm,
         Self::BinanceCoinm,
         Self::Deribit,
+        Self::Hyperliquid,
+        Self::MexcSpot,
+        Self::MexcContract,
         Self::CoinbaseAdvanced,
         Self::CoinbaseExchange,
-    ];
-
-    pub fn is_binance(self) -> bool {
-        matches!(self, Self::BinanceSpot | Self::BinanceUsdm | Self::BinanceCoinm)
-    }
-
-    pub fn is_coinbase(self) -> bool {
-        matches!(self, Self::CoinbaseAdvanced | Self::CoinbaseExchange)
-    }
-    Okx,
-}
-
-impl VenueId {
-    pub const ALL: [Self; 5] = [Self::BinanceSpot, Self::BinanceUsdm, Self::BinanceCoinm, Self::Deribit, Self::Okx];
+        Self::Okx,
         Self::HtxSpot,
         Self::HtxLinear,
         Self::HtxInverse,
     ];
+
+    pub fn is_coinbase(self) -> bool {
+        matches!(self, Self::CoinbaseAdvanced | Self::CoinbaseExchange)
+    }
 
     /// The name that the rest of Tapeline uses.
     pub fn name(self) -> &'static str {
@@ -216,11 +197,9 @@ const COINS: &[Coin] = &[
 const QUOTES: &[&str] = &["USDT", "USDC", "FDUSD", "BUSD", "TUSD", "EUR", "USD"];
 
 impl Spec {
-    /// Reads `BTCUSDT`, `BTCUSD_PERP`, `BTC-PERPETUAL`, `SOL_USDC-PERPETUAL`, each with an optional `@PRICE` to begin
-    /// at, and spells it as `venue` does: `BTCUSDT` is `BTCUSD_PERP` on COIN-M, `BTC-PERPETUAL` on Deribit and `BTC` on
-    /// Hyperliquid, where the coin alone is enough.
-    /// Reads `BTCUSDT`, `BTC_USDT`, `BTCUSD_PERP`, `BTC-PERPETUAL`, `SOL_USDC-PERPETUAL`, each with an optional `@PRICE` to begin
-    /// at, and spells it as `venue` does: `BTCUSDT` is `BTCUSD_PERP` on COIN-M and `BTC-PERPETUAL` on Deribit.
+    /// Reads `BTCUSDT`, `BTC_USDT`, `BTCUSD_PERP`, `BTC-USD`, `BTC-PERPETUAL`, `SOL_USDC-PERPETUAL`, each with an optional
+    /// `@PRICE` to begin at, and spells it as `venue` does: `BTCUSDT` is `BTCUSD_PERP` on COIN-M and `BTC-PERPETUAL` on
+    /// Deribit. On Hyperliquid the coin alone is enough; on OKX `-SWAP` behind a pair asks for the swap.
     pub fn parse(venue: VenueId, text: &str) -> Result<Self, String> {
         let (name, price) = match text.split_once('@') {
             Some((name, price)) => {
@@ -233,23 +212,15 @@ impl Spec {
             None => (text, None),
         };
         let upper = name.to_ascii_uppercase();
-        let coin = (venue == VenueId::Hyperliquid && COINS.iter().any(|c| c.0 == upper))
-            .then(|| (upper.clone(), "USDC".into()));
+        let swap = upper.strip_suffix("-SWAP").filter(|_| venue == VenueId::Okx);
+        let spelled = swap.unwrap_or(&upper);
+        let coin = (venue == VenueId::Hyperliquid && COINS.iter().any(|c| c.0 == spelled))
+            .then(|| (spelled.to_owned(), "USDC".into()));
         let (base, quote) = coin
-            .or_else(|| pair(&upper))
+            .or_else(|| pair(spelled))
             .ok_or_else(|| format!("symbol `{name}` has none of the quotes {}", QUOTES.join(" ")))?;
-        Ok(Self::build(venue, &base, &quote, price))
-        // OKX: `BTC-USDT`, and `BTC-USDT-SWAP` or `BTC-USD-SWAP` for a swap on it.
-        let upper = name.to_ascii_uppercase();
-        let (spelled, swap) = match upper.strip_suffix("-SWAP").filter(|_| venue == VenueId::Okx) {
-            Some(pair) => (pair, true),
-            None => (upper.as_str(), false),
-        };
-        let joined = if venue == VenueId::Okx { spelled.replace('-', "") } else { spelled.to_owned() };
-        let (base, quote) =
-            pair(&joined).ok_or_else(|| format!("symbol `{name}` has none of the quotes {}", QUOTES.join(" ")))?;
         let spec = Self::build(venue, &base, &quote, price);
-        Ok(if swap { crate::okx::swap(spec, joined.ends_with("USD")) } else { spec })
+        Ok(if swap.is_some() { crate::okx::swap(spec, spelled.ends_with("USD")) } else { spec })
     }
 
     fn build(venue: VenueId, base: &str, quote: &str, price: Option<f64>) -> Self {
@@ -286,7 +257,6 @@ impl Spec {
                 (g(c.2.m, c.2.s, c.2.s), g(c.3.m, c.3.s, 8))
             }
             (VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange, None) => (g(1, s, s), g(1, lot_s, 8)),
-            (VenueId::BinanceUsdm | VenueId::Deribit, None) => (g(1, s, s), g(1, lot_s, lot_s)),
             (VenueId::Hyperliquid, _) => hyperliquid_grid(base, s, lot_s),
             (VenueId::MexcSpot, Some(c)) => (g(c.2.m, c.2.s, c.2.s), g(c.3.m, c.3.s, c.3.s)),
             // A lot is one contract, and the contract is what it is in coins.
@@ -302,30 +272,27 @@ impl Spec {
             (VenueId::Okx, Some(c)) => (c.4, c.3),
             (VenueId::BinanceUsdm | VenueId::Deribit | VenueId::Okx, None) => (g(1, s, s), g(1, lot_s, lot_s)),
         };
+        use VenueId::*;
         let symbol = match venue {
-            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::MexcSpot => format!("{base}{quote}"),
-            VenueId::MexcContract => format!("{base}_{quote}"),
-            VenueId::BinanceCoinm => format!("{base}USD_PERP"),
-            VenueId::HtxSpot => format!("{base}{quote}").to_lowercase(),
-            VenueId::HtxLinear => format!("{base}-USDT"),
-            VenueId::HtxInverse => format!("{base}-USD"),
-            VenueId::Deribit if inverse => format!("{base}-PERPETUAL"),
-            VenueId::Deribit => format!("{base}_USDC-PERPETUAL"),
-            VenueId::Hyperliquid => base.to_owned(),
-            VenueId::CoinbaseAdvanced | VenueId::CoinbaseExchange => format!("{base}-USD"),
+            BinanceSpot | BinanceUsdm | MexcSpot => format!("{base}{quote}"),
+            HtxSpot => format!("{base}{quote}").to_lowercase(),
+            MexcContract => format!("{base}_{quote}"),
+            Okx => format!("{base}-{quote}"),
+            BinanceCoinm => format!("{base}USD_PERP"),
+            Deribit if inverse => format!("{base}-PERPETUAL"),
+            Deribit => format!("{base}_USDC-PERPETUAL"),
+            HtxLinear => format!("{base}-USDT"),
+            HtxInverse | CoinbaseAdvanced | CoinbaseExchange => format!("{base}-USD"),
+            Hyperliquid => base.to_owned(),
         };
         let quote = match venue {
-            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::MexcSpot | VenueId::MexcContract => quote,
-            VenueId::Okx => format!("{base}-{quote}"),
+            BinanceSpot | BinanceUsdm | MexcSpot | MexcContract | Okx | HtxSpot => quote,
+            HtxLinear => "USDT",
+            Hyperliquid => "USDC",
+            Deribit if !inverse => "USDC",
+            BinanceCoinm | Deribit | HtxInverse | CoinbaseAdvanced | CoinbaseExchange => "USD",
         };
-        let quote = match venue {
-            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::Okx => quote,
-            VenueId::BinanceSpot | VenueId::BinanceUsdm | VenueId::HtxSpot => quote,
-            VenueId::HtxLinear => "USDT",
-            VenueId::Deribit if !inverse => "USDC",
-            VenueId::Hyperliquid => "USDC",
-            _ => "USD",
-        };
+        let spot = matches!(venue, BinanceSpot | MexcSpot | Okx | HtxSpot | CoinbaseAdvanced | CoinbaseExchange);
         Self {
             venue,
             symbol,
@@ -335,10 +302,7 @@ impl Spec {
             size,
             inverse,
             contract_size,
-            perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::MexcSpot),
-            perpetual: venue != VenueId::BinanceSpot && !venue.is_coinbase(),
-            perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::Okx),
-            perpetual: !matches!(venue, VenueId::BinanceSpot | VenueId::HtxSpot),
+            perpetual: !spot,
             start_price,
             min_notional: match venue {
                 VenueId::BinanceUsdm => 100,
@@ -352,13 +316,8 @@ impl Spec {
     pub fn value(&self, price: i64, size: i64) -> (i128, u32) {
         if self.inverse {
             let coins = i128::from(size) * i128::from(self.size.m) * pow10(self.price.s + 8);
-            let contracts = matches!(self.venue, VenueId::BinanceCoinm | VenueId::Okx);
+            let contracts = matches!(self.venue, VenueId::BinanceCoinm | VenueId::Okx | VenueId::HtxInverse);
             let per_contract = if contracts { i128::from(self.contract_size) } else { 1 };
-            let per_contract = if matches!(self.venue, VenueId::BinanceCoinm | VenueId::HtxInverse) {
-                i128::from(self.contract_size)
-            } else {
-                1
-            };
             let price = (i128::from(price) * i128::from(self.price.m)).max(1);
             return (coins * per_contract / (price * pow10(self.size.s)), 8);
         }
@@ -381,6 +340,8 @@ fn hyperliquid_grid(base: &str, five_figures: u32, lot_s: u32) -> (Grid, Grid) {
     };
     let price = five_figures.min(6 - size);
     (g(1, price, price), g(1, size, size))
+}
+
 /// Coins of one linear contract at HTX: BTC and ETH as recorded, the others of its order of magnitude.
 fn linear_contract(base: &str) -> Grid {
     match base {
@@ -398,11 +359,7 @@ fn pair(name: &str) -> Option<(String, String)> {
         let (base, quote) = rest.split_once('_').unwrap_or((rest, "USD"));
         return Some((base.to_owned(), quote.to_owned())).filter(|(b, _)| !b.is_empty());
     }
-    let name = name.strip_suffix("_PERP").unwrap_or(name).replace('_', "");
-    // `BTC-USD` is the pair `BTCUSD`.
-    let name = name.strip_suffix("_PERP").unwrap_or(name).replacen('-', "", 1);
-    let name = name.strip_suffix("_PERP").unwrap_or(name);
-    let joined = name.replacen('-', "", 1);
+    let joined = name.strip_suffix("_PERP").unwrap_or(name).replace(['_', '-'], "");
     let name = joined.as_str();
     QUOTES
         .iter()
@@ -419,12 +376,24 @@ mod tests {
     #[test]
     fn one_symbol_is_spelled_as_each_venue_does() {
         let names = VenueId::ALL.map(|v| Spec::parse(v, "BTCUSDT").unwrap().symbol);
-        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTC"]);
+        let wanted = [
+            "BTCUSDT",
+            "BTCUSDT",
+            "BTCUSD_PERP",
+            "BTC-PERPETUAL",
+            "BTC",
+            "BTCUSDT",
+            "BTC_USDT",
+            "BTC-USD",
+            "BTC-USD",
+            "BTC-USDT",
+            "btcusdt",
+            "BTC-USDT",
+            "BTC-USD",
+        ];
+        assert_eq!(names, wanted);
         assert_eq!(Spec::parse(VenueId::Hyperliquid, "DOGE@0.2").unwrap().symbol, "DOGE");
-        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTCUSDT", "BTC_USDT"]);
-        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTC-USD", "BTC-USD"]);
         assert_eq!(Spec::parse(VenueId::CoinbaseAdvanced, "BTC-USD").unwrap().symbol, "BTC-USD");
-        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "BTC-USDT"]);
         for (text, symbol, inverse) in [
             ("BTC-USDT", "BTC-USDT", false),
             ("BTC-USDT-SWAP", "BTC-USDT-SWAP", false),
@@ -433,7 +402,6 @@ mod tests {
             let spec = Spec::parse(VenueId::Okx, text).unwrap();
             assert_eq!((spec.symbol.as_str(), spec.inverse), (symbol, inverse));
         }
-        assert_eq!(names, ["BTCUSDT", "BTCUSDT", "BTCUSD_PERP", "BTC-PERPETUAL", "btcusdt", "BTC-USDT", "BTC-USD"]);
         assert_eq!(Spec::parse(VenueId::Deribit, "SOLUSDT").unwrap().symbol, "SOL_USDC-PERPETUAL");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "BTC-PERPETUAL").unwrap().symbol, "BTCUSD");
         assert_eq!(Spec::parse(VenueId::BinanceSpot, "ETHUSDT@3000.5").unwrap().start_price, 3000.5);

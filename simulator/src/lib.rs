@@ -1,10 +1,5 @@
-//! Venues on loopback that speak Binance's, Deribit's and Hyperliquid's real WebSocket and REST protocols, fed by a seeded market or
-//! Venues on loopback that speak real WebSocket and REST protocols (Binance, Deribit, MEXC), fed by a seeded market or
-//! Venues on loopback that speak Binance's, Deribit's and OKX's real WebSocket and REST protocols, fed by a seeded market or
-//! Venues on loopback that speak Binance's, Deribit's and HTX's real WebSocket and REST protocols, fed by a seeded market or
-//! by a recording, with faults on command.
-//! Venues on loopback that speak the real WebSocket and REST protocols of Binance, Deribit and Coinbase (market data
-//! alone), fed by a seeded market or by a recording, with faults on command.
+//! Venues on loopback that speak the real WebSocket and REST protocols of seven venues, fed by a seeded market or by a
+//! recording, with faults on command. Orders are taken at Binance and Deribit; the others are market data.
 //!
 //! Chance lives in one generator ([`rng`]), money in whole ticks and lots ([`instrument`]); floats only steer the fair
 //! value ([`reference`]).

@@ -18,8 +18,8 @@ use crate::config::Config;
 use crate::deribit::Deribit;
 use crate::faults::Command;
 use crate::floor::{Floor, Protocol, Stand};
-use crate::hyperliquid::Hyperliquid;
 use crate::htx::Htx;
+use crate::hyperliquid::Hyperliquid;
 use crate::instrument::{Spec, VenueId};
 use crate::market::{Flow, Market};
 use crate::mexc::Mexc;
@@ -109,11 +109,7 @@ impl Options {
         if !(0..=172_800_000_000_000).contains(&self.history_ns) {
             bail!("history must be in 0..=172800 seconds");
         }
-        if self.recording.is_some() && self.venues.iter().any(|v| !v.name().starts_with("binance")) {
         if self.recording.is_some() && !self.venues.iter().all(|v| v.is_binance()) {
-        if self.recording.is_some() && self.venues.iter().any(|v| !v.is_binance()) {
-        if self.recording.is_some() && self.venues.iter().any(|v| matches!(v, VenueId::Deribit | VenueId::Okx)) {
-        if self.recording.is_some() && !self.venues.iter().all(|v| v.name().starts_with("binance")) {
             bail!("a recording plays on binance, binance-usdm or binance-coinm only");
         }
         if self.recording.is_some() && self.venues.len() > 1 {

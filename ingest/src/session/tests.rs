@@ -99,7 +99,6 @@ fn show(action: &Action) -> String {
             // What is not numbered is told apart by its time.
             let place = b.seq_last.map(|n| n.to_string()).or(b.ts.map(|ts| format!("at {}", ts.as_ms())));
             format!("book {} {kind} {}", b.symbol, place.unwrap_or_default())
-            format!("book {} {kind} {}", b.symbol, b.seq_last.map_or("unnumbered".to_owned(), |n| n.to_string()))
         }
         Action::Emit { event, .. } => format!("{event:?}"),
         Action::Gap(m) => format!(

@@ -10,23 +10,21 @@ use crate::session::{Plan, Session};
 pub mod binance;
 pub mod coinbase;
 pub mod deribit;
+pub mod htx;
 pub mod hyperliquid;
-
-/// Every venue that Tapeline can speak to.
-pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &hyperliquid::Hyperliquid];
 pub mod mexc;
-
-/// Every venue that Tapeline can speak to.
-pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &mexc::Mexc];
-pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &coinbase::Coinbase];
 pub mod okx;
 
 /// Every venue that Tapeline can speak to.
-pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &okx::Okx];
-pub mod htx;
-
-/// Every venue that Tapeline can speak to.
-pub const VENUES: &[&dyn Venue] = &[&binance::Binance, &deribit::Deribit, &htx::Htx];
+pub const VENUES: &[&dyn Venue] = &[
+    &binance::Binance,
+    &coinbase::Coinbase,
+    &deribit::Deribit,
+    &htx::Htx,
+    &hyperliquid::Hyperliquid,
+    &mexc::Mexc,
+    &okx::Okx,
+];
 
 /// One market of a venue: a tape of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
