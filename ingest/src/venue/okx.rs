@@ -12,6 +12,7 @@ use crate::session::{Plan, Session};
 #[cfg(all(test, feature = "stage"))]
 mod chaos;
 mod decode;
+mod depth;
 mod rest;
 mod session;
 #[cfg(test)]

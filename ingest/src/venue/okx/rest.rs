@@ -13,7 +13,8 @@ use schemas::{Instrument, Notional, Price, Qty, Timeframe};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::decode::{BookRow, TradeRow, candle, maybe_stamp, parse, size_unit};
+use super::decode::{TradeRow, candle, maybe_stamp, parse, size_unit};
+use super::depth::BookRow;
 use crate::event::{Bar, Book, Trade};
 use crate::text::{MaybeQuoted, decimal};
 use crate::venue::{HistoryPage, REST, Rate, Request, digits};

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use flate2::read::MultiGzDecoder;
+use proptest::prelude::*;
 use schemas::instrument::{InstrumentKind, OptionRight, SizeUnit};
 use schemas::{Decimal, Instrument, Nanos, Side};
 use serde_json::Value;
@@ -143,6 +144,16 @@ fn recorded_trade_ids_rise_by_one() {
     assert_eq!(count, [("BTC-USD-220527", 4), ("BTC-USDT", 69), ("UNI-USD-SWAP", 1)]);
     for (symbol, ids) in ids {
         assert!(ids.windows(2).all(|pair| pair[1] == pair[0] + 1), "{symbol}: {ids:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_time_is_its_milliseconds_and_nothing_but_digits(ms in 0i64..9_000_000_000_000, junk in "[+ -]?[0-9]{0,3}[a-z. -]") {
+        prop_assert_eq!(decode::stamp(&ms.to_string()), Ok(Nanos::from_ms(ms)));
+        prop_assert!(decode::stamp(&junk).is_err());
+        let signed = format!("+{ms}");
+        prop_assert!(decode::stamp(&signed).is_err());
     }
 }
 
