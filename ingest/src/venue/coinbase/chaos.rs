@@ -195,7 +195,7 @@ async fn a_refused_subscription_is_told_and_a_late_answer_is_waited_for() {
 #[tokio::test]
 async fn a_429_is_waited_for_and_the_trades_come_afterwards() {
     let mut chaos = following(exchange()).await;
-    chaos.fault(Fault::new("rest_429").count(2));
+    chaos.fault(Fault::new("rest_429"));
     chaos.fault(Fault::new("unknown_enum").symbol(BTC));
     chaos.until("the dead letter", |s| s.dead.len() == 1).await;
     let seen = ends_well(chaos).await;
