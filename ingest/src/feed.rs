@@ -557,9 +557,8 @@ impl Feed {
         let at = ts.or(s.last_ts);
         if !said.is_empty() {
             s.book_asked = false;
-            if let Some(at) = at {
-                close_gap(s, &name, "book", at, out);
-            }
+            // A snapshot may have no time of its own (Coinbase Exchange).
+            close_gap(s, &name, "book", at.unwrap_or(recv), out);
         }
         for book in said {
             // A recording is told as it is.

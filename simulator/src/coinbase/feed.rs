@@ -15,7 +15,13 @@ use crate::market::{Event, Trade};
 
 const GATHER_NS: i64 = 50_000_000;
 const CANDLE_PERIOD_NS: i64 = 1_000_000_000;
-const BATCH_PERIOD_NS: i64 = 5_000_000_000;
+/// Channels of Advanced whose messages hold several products, and how often they speak.
+const TOGETHER: &[(&str, i64)] = &[
+    ("market_trades", GATHER_NS),
+    ("ticker", GATHER_NS),
+    ("ticker_batch", 5_000_000_000),
+    ("candles", CANDLE_PERIOD_NS),
+];
 const CANDLE_MS: i64 = 300_000;
 /// Trades of before that a subscription begins with.
 const HISTORY_MAX: usize = 100;
@@ -73,13 +79,13 @@ impl Coinbase {
             let due = self.due_ns;
             self.due_ns += GATHER_NS;
             for key in self.channels.keys().cloned().collect::<Vec<_>>() {
-                let period = match key.0.as_str() {
-                    "candles" => CANDLE_PERIOD_NS,
-                    "ticker_batch" => BATCH_PERIOD_NS,
-                    _ => GATHER_NS,
-                };
-                if due % period == 0 {
+                if !TOGETHER.iter().any(|(name, _)| *name == key.0) {
                     self.publish_key(floor, key, due);
+                }
+            }
+            for (name, period_ns) in TOGETHER {
+                if due % period_ns == 0 && self.api == Api::Advanced {
+                    self.publish_together(floor, name, due);
                 }
             }
         }
@@ -92,54 +98,78 @@ impl Coinbase {
         }
     }
 
+    /// What has gathered on a channel of several products goes to each listener in one message.
+    fn publish_together(&mut self, floor: &mut Floor, name: &str, at_ns: i64) {
+        let mut events: BTreeMap<ClientId, Vec<String>> = BTreeMap::new();
+        for key in self.channels.keys().filter(|(n, _)| n == name).cloned().collect::<Vec<_>>() {
+            let Some(mut channel) = self.channels.remove(&key) else { continue };
+            if let Some(event) = self.gathered(floor, &key, &mut channel, at_ns) {
+                channel.listeners.iter().for_each(|client| events.entry(*client).or_default().push(event.clone()));
+            }
+            self.channels.insert(key, channel);
+        }
+        for (client, events) in events {
+            self.say(floor, client, name, &events.join(","));
+        }
+    }
+
+    /// The event of Advanced that says what has gathered on a channel since the last one.
+    fn gathered(
+        &mut self,
+        floor: &mut Floor,
+        key: &(String, usize),
+        channel: &mut Channel,
+        at_ns: i64,
+    ) -> Option<String> {
+        let (name, i) = (key.0.as_str(), key.1);
+        let trades = std::mem::take(&mut channel.trades);
+        if !std::mem::take(&mut channel.dirty) {
+            return None;
+        }
+        let event = match name {
+            "market_trades" => self.trades_event(floor, i, "update", trades.iter().rev()),
+            "ticker" | "ticker_batch" => {
+                let row = data::advanced_ticker(floor, i, name == "ticker");
+                format!(r#"{{"type":"update","tickers":[{row}]}}"#)
+            }
+            "candles" => candles_event(floor, i, "update", at_ns / 1_000_000, 1)?,
+            _ => return None,
+        };
+        let symbol = floor.market.listing(i).spec.symbol.clone();
+        Some(floor.faults.text(name == "market_trades", &symbol, event))
+    }
+
     /// Sends what has gathered on a channel.
     pub fn publish(&mut self, floor: &mut Floor, key: &(String, usize), channel: &mut Channel, at_ns: i64) {
         let (name, i) = (key.0.as_str(), key.1);
-        let dirty = std::mem::take(&mut channel.dirty);
-        match name {
-            "level2" | "level2_batch" => self.publish_book(floor, key, channel, at_ns),
-            "market_trades" => {
-                let trades = std::mem::take(&mut channel.trades);
-                if !trades.is_empty() {
-                    let events = self.trades_event(floor, i, "update", trades.iter().rev());
-                    self.send(floor, channel, true, name, i, &events);
+        match (name, self.api) {
+            ("level2" | "level2_batch", _) => self.publish_book(floor, key, channel, at_ns),
+            (_, Api::Advanced) => {
+                if let Some(event) = self.gathered(floor, key, channel, at_ns) {
+                    channel.listeners.iter().for_each(|client| self.say(floor, *client, name, &event));
                 }
             }
-            "matches" => {
+            ("matches", Api::Exchange) => {
                 for trade in std::mem::take(&mut channel.trades) {
                     let text = data::exchange_match(&floor.market.listing(i).spec, &trade, "match");
-                    self.send(floor, channel, true, name, i, &text);
+                    self.send(floor, channel, true, i, &text);
                 }
             }
-            "ticker" if self.api == Api::Exchange => {
+            ("ticker", Api::Exchange) => {
                 for trade in std::mem::take(&mut channel.trades) {
                     let text = data::exchange_ticker(floor, i, &trade);
-                    self.send(floor, channel, false, name, i, &text);
-                }
-            }
-            "ticker" | "ticker_batch" if dirty => {
-                let row = data::advanced_ticker(floor, i, name == "ticker");
-                self.send(floor, channel, false, name, i, &format!(r#"{{"type":"update","tickers":[{row}]}}"#));
-            }
-            "candles" if dirty => {
-                if let Some(event) = candles_event(floor, i, "update", at_ns / 1_000_000, 1) {
-                    self.send(floor, channel, false, name, i, &event);
+                    self.send(floor, channel, false, i, &text);
                 }
             }
             _ => {}
         }
     }
 
-    /// To every listener: an event of Advanced, or a whole message of Exchange.
-    fn send(&mut self, floor: &mut Floor, channel: &Channel, is_trade: bool, name: &str, i: usize, text: &str) {
+    /// A message of Exchange to every listener.
+    fn send(&mut self, floor: &mut Floor, channel: &Channel, is_trade: bool, i: usize, text: &str) {
         let symbol = floor.market.listing(i).spec.symbol.clone();
         let text = floor.faults.text(is_trade, &symbol, text.to_owned());
-        for client in &channel.listeners {
-            match self.api {
-                Api::Advanced => self.say(floor, *client, name, &text),
-                Api::Exchange => floor.data(*client, text.clone()),
-            }
-        }
+        channel.listeners.iter().for_each(|client| floor.data(*client, text.clone()));
     }
 
     fn publish_book(&mut self, floor: &mut Floor, key: &(String, usize), channel: &mut Channel, at_ns: i64) {

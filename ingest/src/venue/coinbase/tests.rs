@@ -1,5 +1,6 @@
 //! Frames of both APIs, and our own orders.
 
+use proptest::prelude::*;
 use schemas::{Nanos, Side};
 
 use crate::event::{Event, Frame};
@@ -151,4 +152,26 @@ fn the_ids_of_the_recording_are_consecutive_and_the_side_of_a_ticker_is_the_take
     assert_eq!((last.len(), steps.len(), steps.iter().all(|step| *step == 1)), (7, 88, true));
     // The other 21 come before their match.
     assert_eq!(tickers, 74);
+}
+
+proptest! {
+    /// Whatever arrives in place of a recorded message: it is told as something, and nothing panics.
+    #[test]
+    fn a_spoiled_message_is_told_as_something(line in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte in 32u8..127, cut in any::<bool>()) {
+        let names = ["ws_adv_l2_data", "ws_adv_market_trades", "ws_adv_ticker", "ws_adv_candles", "ws_adv_user", "ws_ex_level2", "ws_ex_ticker", "ws_ex_matches"];
+        let mut lines = Vec::new();
+        for name in names {
+            let Some(text) = fixture(&format!("{name}.jsonl")) else { return Ok(()) };
+            let market = if name.contains("_ex_") { "coinbase-exchange" } else { "coinbase" };
+            lines.extend(text.lines().map(|l| (market, l.to_owned())));
+        }
+        let (market, mut text) = lines[line.index(lines.len())].clone();
+        let at = at.index(text.len());
+        prop_assume!(text.is_char_boundary(at) && text.is_char_boundary(at + 1));
+        if cut { text.truncate(at) } else { text.replace_range(at..at + 1, char::from(byte).encode_utf8(&mut [0; 4])) }
+        let (venue, market) = by_id(market).unwrap();
+        let mut out = Vec::new();
+        venue.decode(market, Frame::Text(&text), &mut out);
+        prop_assert!(!cut || matches!(out[..], [Event::Malformed(_)]), "{:?}", out);
+    }
 }

@@ -294,9 +294,11 @@ fn a_book_that_breaks_at_once_again_waits_before_it_is_subscribed_anew() {
             timer 1040 (whole)
               send {"channels":["level2_batch"],"product_ids":["BTC-USD"],"type":"subscribe"}
             snapshot (whole)
+              GAP BTC-USD book 1000..1100: a message of a book was not understood: `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
               book BTC-USD snapshot unnumbered
             bad (whole)
               DEAD `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
+              GAP BTC-USD book 1100..: a message of a book was not understood: `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
             bad (whole)
               DEAD `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
             timer 2000 (whole)
