@@ -5,8 +5,8 @@ use schemas::Nanos;
 use simulator::mexc::proto::Message;
 
 use super::{Kind, check_channel};
-use crate::session::Tail;
 use crate::session::tests::{Bench, plan};
+use crate::session::{Command, Tail};
 
 const DEALS: &str = "spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT";
 const DEPTH: &str = "spot@public.aggre.depth.v3.api.pb@100ms@BTCUSDT";
@@ -313,6 +313,40 @@ fn an_answer_that_is_older_than_what_was_pushed_is_asked_for_again_and_then_a_ga
               trade BTCUSDT 1050000
               trade BTCUSDT 1060000
               trade BTCUSDT 1090000
+        "#]]);
+}
+
+#[test]
+fn what_still_comes_of_a_symbol_that_was_left_says_nothing() {
+    let leave = Command::Unsubscribe { symbol: "BTCUSDT".to_owned() };
+    let come = Command::Subscribe { symbol: "BTCUSDT".to_owned() };
+    Bench::new("mexc", &plan("mexc", &["BTCUSDT"], &BOTH[..1], &[]))
+        .open()
+        .frame("ack", &ack(DEALS))
+        .binary("trade", &deals(&[(1001, "1", "1X0_2X0")]))
+        .until(1100)
+        .act("leave", move |s, now, out| s.on_command(now, &leave, out).unwrap())
+        .binary("trade", &deals(&[(1002, "1", "3X0_4X0")]))
+        .frame("ack", &ack(DEALS))
+        .until(1200)
+        .act("come back", move |s, now, out| s.on_command(now, &come, out).unwrap())
+        .frame("ack", &ack(DEALS))
+        .binary("trade", &deals(&[(1003, "1", "5X0_6X0")]))
+        .end(expect![[r#"
+            open
+              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
+            ack (whole)
+            trade (whole)
+              trade BTCUSDT 1001000
+            leave (whole)
+              send {"method":"UNSUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
+            trade (whole)
+            ack (whole)
+            come back (whole)
+              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
+            ack (whole)
+            trade (whole)
+              trade BTCUSDT 1003000
         "#]]);
 }
 
