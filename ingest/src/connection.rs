@@ -9,7 +9,7 @@ use schemas::Nanos;
 
 use crate::book::Rule;
 use crate::event::{Control, Event, Frame, Trade};
-use crate::feed::{Feed, TradeIds, Want};
+use crate::feed::{Feed, TradeIds, Want, subject_of};
 use crate::session::{
     Action, Command, HttpResult, Limits, Missing, Paced, Plan, Session, Waiting, Watchdog, after_ms, earliest,
 };
@@ -200,6 +200,8 @@ pub struct Connection<P> {
     pace: Pace,
     ids: Ids,
     topics: Vec<Topic>,
+    /// Symbols that were left on this connection: something of them may still be on its way.
+    left: BTreeSet<String>,
     feed: Feed,
     watchdog: Watchdog,
     sends: Paced<Call>,
@@ -269,6 +271,7 @@ impl<P: Protocol> Connection<P> {
             protocol,
             pace,
             topics,
+            left: BTreeSet::new(),
         }
     }
 
@@ -538,7 +541,9 @@ impl<P: Protocol> Session for Connection<P> {
                 }
                 event => {
                     self.watchdog.progress(now);
-                    self.feed.take(now, event, out, &mut wants);
+                    if self.left.is_empty() || !subject_of(&event).is_some_and(|(name, _)| self.left.contains(name)) {
+                        self.feed.take(now, event, out, &mut wants);
+                    }
                 }
             }
         }
@@ -615,6 +620,7 @@ impl<P: Protocol> Session for Connection<P> {
         self.waiting.clear();
         self.fetches.clear();
         self.asked.clear();
+        self.left.clear();
         self.feed.closed(reason, out);
     }
 
@@ -628,6 +634,7 @@ impl<P: Protocol> Session for Connection<P> {
                 if self.topics.len() + topics.len() > self.pace.topics_max {
                     return Err(format!("this connection carries at most {} channels", self.pace.topics_max));
                 }
+                self.left.remove(symbol);
                 self.feed.expect(symbol, None);
                 self.topics.extend(topics.iter().cloned());
                 if self.connected {
@@ -644,6 +651,9 @@ impl<P: Protocol> Session for Connection<P> {
                 self.feed.forget(symbol);
                 self.books_due.remove(symbol);
                 self.restarted.retain(|(_, of), _| of != symbol);
+                if self.connected {
+                    self.left.insert(symbol.clone());
+                }
                 if self.connected {
                     self.subscribe(&leave, false);
                 }

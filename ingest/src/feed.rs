@@ -473,8 +473,24 @@ impl Feed {
         rows.iter_mut().for_each(|t| t.backfill = true);
         let rows = rows.into_iter().map(|trade| Held { recv, id: trade.id, trade: Some(trade) });
         if ids != TradeIds::Consecutive {
-            // The newest ones: whether they reach back far enough shows when all is put in order.
+            // The newest ones: whether they reach back far enough shows when all is put in order. An answer may also be older
+            // than what was pushed meanwhile: then it is asked for again.
+            let rows: Vec<Held> = rows.collect();
+            let told = rows.iter().filter_map(|row| Some(row.trade.as_ref()?.ts)).max();
+            let pushed = held.iter().filter_map(|row| row.trade.as_ref().filter(|t| !t.backfill)).map(|t| t.ts).min();
             held.extend(rows);
+            if let (Some(told), Some(pushed)) = (told, pushed)
+                && told < pushed
+            {
+                if *tries < tries_max {
+                    *tries += 1;
+                    wants.push(Want::Trades { symbol: name.to_owned(), after: *last });
+                    return;
+                }
+                let reason = "what the venue tells of its trades does not reach up to what it pushed".to_owned();
+                let (symbol, to) = (name.to_owned(), Some(pushed));
+                out.push(Action::Gap(Missing { symbol, channel: "trade", from: told, to, reason }));
+            }
             return self.settle(name, out);
         }
         let before = *last;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use simulator::VenueId;
 
+use crate::session::Command;
 use crate::venue::chaos::{Chaos, Fault, Seen, Trial};
 
 const SPOT: &str = "BTCUSDT";
@@ -255,6 +256,32 @@ async fn an_acknowledgement_behind_its_data_delays_nothing_but_the_whole() {
     chaos.until("the loss", |s| s.lost() == 1).await;
     whole_again(&mut chaos, SPOT, 2).await;
     let seen = chaos.end().await;
+    assert_complete(&seen, SPOT);
+    seen.assert_books_are_sound();
+}
+
+/// An operator's wish, and what the link says to it.
+async fn command(chaos: &Chaos, command: Command) -> Result<(), String> {
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    chaos.orders[0].send((command, answer)).await.expect("the link lives");
+    answered.await.expect("an answer")
+}
+
+#[tokio::test]
+async fn symbols_come_go_and_start_again_while_the_connection_lives() {
+    let mut chaos = following(Trial { listed: &["BTCUSDT", "ETHUSDT"], ..spot() }).await;
+    let other = "ETHUSDT";
+    let symbol = || other.to_owned();
+    command(&chaos, Command::Subscribe { symbol: symbol() }).await.unwrap();
+    chaos.until("the new symbol", |s| s.snapshots(other) == 1 && s.trades_of(other).len() > 20).await;
+    command(&chaos, Command::Resync { symbol: symbol() }).await.unwrap();
+    chaos.until("a new book", |s| s.snapshots(other) == 2 && s.open_gaps(other, "book") == 0).await;
+    assert_complete(&chaos.seen, other);
+    command(&chaos, Command::Unsubscribe { symbol: symbol() }).await.unwrap();
+    assert!(command(&chaos, Command::Resync { symbol: symbol() }).await.is_err());
+    chaos.trades(SPOT, 20).await;
+    let seen = chaos.end().await;
+    assert_eq!((seen.lost(), seen.gaps_of(SPOT, "book").len(), seen.snapshots(SPOT)), (0, 0, 1));
     assert_complete(&seen, SPOT);
     seen.assert_books_are_sound();
 }

@@ -5,8 +5,8 @@ use schemas::Nanos;
 use simulator::mexc::proto::Message;
 
 use super::{Kind, check_channel};
-use crate::session::Tail;
 use crate::session::tests::{Bench, plan};
+use crate::session::{Command, Tail};
 
 const DEALS: &str = "spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT";
 const DEPTH: &str = "spot@public.aggre.depth.v3.api.pb@100ms@BTCUSDT";
@@ -273,6 +273,80 @@ fn history_that_does_not_reach_back_to_what_is_stored_is_a_gap() {
               GAP BTCUSDT trade 1001..1005: what the venue still has of its trades does not reach back to ours
               trade BTCUSDT 1005000
               trade BTCUSDT 1009000
+        "#]]);
+}
+
+#[test]
+fn an_answer_that_is_older_than_what_was_pushed_is_asked_for_again_and_then_a_gap() {
+    Bench::new("mexc", &plan("mexc", &["BTCUSDT"], &BOTH[..1], &[]))
+        .open()
+        .frame("ack", &ack(DEALS))
+        .binary("trade", &deals(&[(1001, "1", "1X0_2X0")]))
+        .close()
+        .open()
+        .until(1100)
+        .frame("ack", &ack(DEALS))
+        .binary("trade", &deals(&[(1090, "3", "9X0_10X0")]))
+        .http(1, 200, &history(&[(1001, "1"), (1050, "2")]))
+        .until(1500)
+        .http(2, 200, &history(&[(1001, "1"), (1050, "2"), (1060, "2")]))
+        .end(expect![[r#"
+            open
+              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
+            ack (whole)
+            trade (whole)
+              trade BTCUSDT 1001000
+            close
+              GAP BTCUSDT link 1001..: cut
+            open
+            timer 1025
+              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
+            ack
+              fetch 1 /api/v3/trades?symbol=BTCUSDT&limit=1000
+            trade
+              GAP BTCUSDT link 1001..1090: cut
+            http 1 200
+            timer 1350
+              fetch 2 /api/v3/trades?symbol=BTCUSDT&limit=1000
+            http 2 200 (whole)
+              GAP BTCUSDT trade 1060..1090: what the venue tells of its trades does not reach up to what it pushed
+              trade BTCUSDT 1050000
+              trade BTCUSDT 1060000
+              trade BTCUSDT 1090000
+        "#]]);
+}
+
+#[test]
+fn what_still_comes_of_a_symbol_that_was_left_says_nothing() {
+    let leave = Command::Unsubscribe { symbol: "BTCUSDT".to_owned() };
+    let come = Command::Subscribe { symbol: "BTCUSDT".to_owned() };
+    Bench::new("mexc", &plan("mexc", &["BTCUSDT"], &BOTH[..1], &[]))
+        .open()
+        .frame("ack", &ack(DEALS))
+        .binary("trade", &deals(&[(1001, "1", "1X0_2X0")]))
+        .until(1100)
+        .act("leave", move |s, now, out| s.on_command(now, &leave, out).unwrap())
+        .binary("trade", &deals(&[(1002, "1", "3X0_4X0")]))
+        .frame("ack", &ack(DEALS))
+        .until(1200)
+        .act("come back", move |s, now, out| s.on_command(now, &come, out).unwrap())
+        .frame("ack", &ack(DEALS))
+        .binary("trade", &deals(&[(1003, "1", "5X0_6X0")]))
+        .end(expect![[r#"
+            open
+              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
+            ack (whole)
+            trade (whole)
+              trade BTCUSDT 1001000
+            leave (whole)
+              send {"method":"UNSUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
+            trade (whole)
+            ack (whole)
+            come back (whole)
+              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
+            ack (whole)
+            trade (whole)
+              trade BTCUSDT 1003000
         "#]]);
 }
 
