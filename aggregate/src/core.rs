@@ -241,7 +241,7 @@ impl AggregateCore {
             let candle = past(bars, bar, tf, place.cause(index));
             let values = self.with_indicators[k].then(|| {
                 let set = symbol.sets[k].get_or_insert_with(|| new_set(&self.config, tf));
-                symbol.holes[k].push(candle.complete, MEMORY_BARS_MAX);
+                // Not pushed: a series begins with the first whole candle of our own, so that where we began is no hole.
                 indicators(set, &symbol.holes[k], &candle)
             });
             out.push(Out::Candle(candle));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::fixed::Scale;
-use crate::instrument::{Instrument, InstrumentKind, SizeUnit};
+use crate::instrument::{Instrument, InstrumentKind, SizeUnit, Terms};
 use crate::num::{Notional, Price, Qty};
 use crate::wire::Version;
 
@@ -47,6 +47,6 @@ pub fn instrument(venue: &str, symbol: &str, kind: InstrumentKind, tick: &str, l
         min_notional: Notional::ZERO,
         scale: Scale { price: digits(tick), qty: digits(lot) },
         trading: true,
-        terms: Default::default(),
+        terms: Terms::default(),
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// The bars of one series over a gap, counted in closed bars.
 ///
-/// Bars in front of the first whole one do not count: they are where we began, not where we missed something, and
-/// what is warming up has no value to mark.
+/// Bars in front of the first whole one of our own do not count: they are where we began, not where we missed something.
+/// The venue's own candles from before (`ClosedBy::History`) are not pushed, for the same reason.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Holes {
     /// Bars since the first whole one, that one included; 0 before it.

@@ -268,7 +268,10 @@ impl Slot {
         }
         self.last_open_ns = Some(candle.open_ns);
         let rule = &plan.rule;
-        self.holes.push(candle.complete, plan.memory_bars);
+        if candle.closed_by != ClosedBy::History {
+            // The venue's own candles end where we began, which is no hole.
+            self.holes.push(candle.complete, plan.memory_bars);
+        }
         let bar = Bar::new(candle, &outputs.values, &self.higher, !rule.higher_timeframe.is_empty());
         // Heard in any case, so that averages stay right; what follows decides only whether it is said.
         let opinion = self.voter.on_bar(&bar)?;

@@ -170,6 +170,27 @@ fn a_symbol_begins_with_the_venues_own_candles_in_order_and_only_before_its_firs
 }
 
 #[test]
+fn where_we_began_behind_the_venues_own_candles_is_no_gap() {
+    check(
+        "timeframes = [\"1m\"]\nindicator_timeframes = [\"1m\"]\npreview_timeframes = []\nindicators = [\"obv.obv\"]\n",
+        "past A 1m 60000 10 | past A 1m 120000 11 | t A 190000 12 1b 1 | t A 240000 12 1b 2 | t A 300000 13 1b 3 \
+         | gap A 310000 320000 | t A 360000 13 1b 4",
+        expect![[r#"
+            A 1m 60000..120000 10 10 10 10 v7 b0 q0 n3 history
+            A 1m indicators 1 complete=true
+            A 1m 120000..180000 11 11 11 11 v7 b0 q0 n3 history
+            A 1m indicators 1 complete=true
+            A 1m 180000..240000 12 12 12 12 v1 b1 q12 n1 trade incomplete
+            A 1m indicators 1 complete=false
+            A 1m 240000..300000 12 12 12 12 v1 b1 q12 n1 trade
+            A 1m indicators 1 complete=true
+            A 1m 300000..360000 13 13 13 13 v1 b1 q13 n1 trade incomplete
+            A 1m indicators 1 complete=false obv.obv over 1
+        "#]],
+    );
+}
+
+#[test]
 fn what_is_known_of_history_outlives_a_restart() {
     let config = "timeframes = [\"1m\"]\n";
     let mut before = core(config);

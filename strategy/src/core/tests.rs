@@ -139,6 +139,20 @@ fn a_signal_says_how_many_bars_over_a_gap_its_averages_look_back_on() {
 }
 
 #[test]
+fn where_we_began_behind_the_venues_own_candles_is_no_gap() {
+    let mut inputs = candles();
+    for (i, input) in inputs.iter_mut().enumerate() {
+        let In::Candle(candle) = input else { unreachable!() };
+        candle.complete = i != 3;
+        if i < 3 {
+            candle.closed_by = ClosedBy::History;
+        }
+    }
+    let gaps: Vec<_> = told(&mut only("ema_cross", FAST), inputs).iter().map(|s| s.gap_bars).collect();
+    assert_eq!(gaps, [0, 0, 0, 0]);
+}
+
+#[test]
 fn a_signal_over_indicators_says_what_the_declared_ones_say_and_the_higher_timeframe_too() {
     let mut core = only("macd_trend", "higher_timeframe = \"1h\"\nreaffirm = \"always\"");
     let mut hour = candle(0, "100");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use schemas::holes::Holes;
 use schemas::llm::{LlmCoin, LlmPrompt, LlmReply, LlmVerdict};
-use schemas::market::{Candle, Indicators};
+use schemas::market::{Candle, ClosedBy, Indicators};
 use schemas::signal::Signal;
 use schemas::subject::Tokens;
 use schemas::{Core, Fact, Fault, Listen, Nanos, Place, Timeframe, Version, WireError};
@@ -106,7 +106,10 @@ impl PromptCore {
         let digits = [candle.high, candle.low, candle.close].map(|price| price.get().scale());
         let most = self.state.price_digits.entry(coin).or_default();
         *most = digits.into_iter().fold(*most, u32::max);
-        series.holes.push(row.complete, rows_shown);
+        if candle.closed_by != ClosedBy::History {
+            // The venue's own candles end where we began, which is no hole.
+            series.holes.push(row.complete, rows_shown);
+        }
         series.rows.push_back(row);
         // More than is shown: bars go on closing while a close waits for a silent coin.
         let waiting = usize::try_from(self.trader.grace_ms * Nanos::PER_MS / tf.ns()).unwrap_or(0) + 1;
