@@ -319,6 +319,11 @@ async fn see(sim: &Handle, kind: &str) {
             assert_eq!(c.until(|v| v["arg"]["channel"] == "status").await["data"][0]["state"], "ongoing");
             assert!(matches!(c.end().await, End::Closed(1001, _)));
         }
+        "turn_away" => {
+            strike(Command::new(kind));
+            assert!(connect_async(format!("ws://{addr}/ws/v5/public")).await.is_err());
+            open(sim, "public").await;
+        }
         "delay" => {
             let mut c = listener(sim, "business", &["trades-all"]).await;
             c.until(|v| v["data"].is_array()).await;
