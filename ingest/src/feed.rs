@@ -405,10 +405,7 @@ impl Feed {
                 }
             }
             // Behind a reconnect the ids do not tell whether something is missing: the venue is asked first.
-            Trades::Following { last, sure: false } if recover => {
-                wants.push(Want::Trades { symbol: name.to_owned(), after: *last });
-                s.trades = filling(*last, vec![row]);
-            }
+            Trades::Following { last, sure: false } if recover => s.trades = filling(*last, vec![row]),
             Trades::Following { last, sure } => {
                 (*last, *sure) = (row.id, true);
                 self.duplicates += u64::from(!emit(row, s, ids, remembered_max, out));

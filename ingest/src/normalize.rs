@@ -290,12 +290,12 @@ impl Played {
             beside.into_iter().flatten().map(|(k, n)| ((*k).to_owned(), json!(n))).collect();
         replay.insert("stale".into(), json!(self.sync.stale));
         replay.insert("applied".into(), json!(self.sync.applied));
+        let chained = self.sync.is_numbered() && (self.changes > 0 || self.rule == Rule::Chain);
         let mut row = json!({
             "messages": self.messages,
             "sequence": self.sync.sequence(),
-            "chain_breaks": self.sync.is_numbered().then_some(self.sync.breaks),
             // Whole books that merely follow each other are no chain.
-            "chain_breaks": (self.changes > 0 || self.rule == Rule::Chain).then_some(self.sync.breaks),
+            "chain_breaks": chained.then_some(self.sync.breaks),
             "live": self.sync.is_live(),
             "replay": replay,
             "bid_levels": self.levels.bid_levels(),

@@ -155,6 +155,21 @@ async fn a_damaged_frame_a_bomb_and_cut_text_are_dead_letters_and_their_trades_a
 }
 
 #[tokio::test]
+async fn a_damaged_frame_of_a_swap_asks_for_the_trades_though_their_ids_show_no_hole() {
+    let mut chaos = following(Trial { channels: &["market.{}.trade.detail"], ..swap() }).await;
+    chaos.fault(Fault::new("bad_gzip"));
+    chaos.until("the dead letter", |s| s.dead.len() == 1).await;
+    chaos.until("whole again", |s| s.is_whole()).await;
+    chaos.trades(SWAP, 30).await;
+    let seen = chaos.end().await;
+    for pair in seen.trades_of(SWAP).windows(2) {
+        assert_eq!(pair[1].id, pair[0].id + 10_000, "{pair:?}");
+    }
+    assert_eq!((seen.lost(), seen.gaps_of(SWAP, "trade").len()), (0, 0));
+    assert!(seen.trades_of(SWAP).iter().any(|t| t.backfill), "they were fetched");
+}
+
+#[tokio::test]
 async fn a_damaged_frame_of_the_book_restarts_it() {
     let mut chaos = following(Trial { channels: &["market.{}.trade.detail", "market.{}.mbp.20"], ..spot() }).await;
     // Of a trade or of the book: with both struck often enough, the book is among them.

@@ -24,12 +24,16 @@ const UNPACKED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Reads one frame of the market.
 pub fn decode(kind: Kind, frame: Frame<'_>, out: &mut Vec<Event>) {
-    let read = match frame {
-        Frame::Text(text) => read(kind, text.trim(), out),
-        Frame::Binary(bytes) => unpack(bytes).and_then(|text| read(kind, text.trim(), out)),
-    };
-    if let Err(why) = read {
+    if let Err(why) = text(frame).and_then(|text| read(kind, text.trim(), out)) {
         out.push(Event::Malformed(why));
+    }
+}
+
+/// What a frame says, unpacked where it is packed.
+pub(super) fn text(frame: Frame<'_>) -> Result<Cow<'_, str>, String> {
+    match frame {
+        Frame::Text(text) => Ok(text.into()),
+        Frame::Binary(bytes) => unpack(bytes).map(Cow::Owned),
     }
 }
 

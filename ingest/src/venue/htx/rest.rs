@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::Kind;
 use super::decode::{Kline, Ms, Num, TradeRow, parse, unquoted};
 use crate::event::{Bar, Event};
-use crate::venue::{HistoryPage, Request, digits};
+use crate::venue::{HistoryPage, Request, digits, percent};
 
 /// What every answer has around its data. Refusals: `err-code` on spot, `err_code` on derivatives.
 #[derive(Deserialize)]
@@ -197,7 +197,7 @@ const ROWS_MAX: u32 = 2000;
 
 /// The newest trades: the venue has no page by id.
 pub fn trades_request(kind: Kind, symbol: &str) -> Request {
-    let (base, name) = market(kind);
+    let ((base, name), symbol) = (market(kind), percent(symbol));
     Request::get(format!("{base}/history/trade?{name}={symbol}&size={ROWS_MAX}"))
 }
 
@@ -239,7 +239,7 @@ fn period(width: Timeframe) -> Option<&'static str> {
 
 /// Candles. The venue gives the newest ones only, up to [`ROWS_MAX`] back: older pages are cut out of the same answer.
 pub fn history_request(kind: Kind, page: HistoryPage<'_>) -> Option<Request> {
-    let ((base, name), symbol, period) = (market(kind), page.symbol, period(page.timeframe)?);
+    let ((base, name), symbol, period) = (market(kind), percent(page.symbol), period(page.timeframe)?);
     Some(Request::get(format!("{base}/history/kline?{name}={symbol}&period={period}&size={ROWS_MAX}")))
 }
 

@@ -6,7 +6,7 @@ use super::Kind;
 use super::channel::{Channel, Socket};
 use super::{decode, rest};
 use crate::book::Rule;
-use crate::connection::{BookSource, Call, Carries, Connection, Ids, Pace, Protocol, Refused, Topic, cut};
+use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Pace, Protocol, Refused, Topic, cut};
 use crate::event::{Event, Frame, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
@@ -98,6 +98,21 @@ impl Protocol for Htx {
 
     fn decode(&mut self, frame: Frame<'_>, out: &mut Vec<Event>) {
         decode::decode(self.kind, frame, out);
+    }
+
+    /// Ids of spot's trades show a hole by themselves; those of swaps do not.
+    fn lost_trades(&self, frame: Frame<'_>) -> Lost {
+        if !self.kind.is_swap() || self.socket != Socket::Market {
+            return Lost::Nothing;
+        }
+        let Ok(text) = decode::text(frame) else { return Lost::Any };
+        let Some(rest) = text.strip_prefix(r#"{"ch":"market."#) else { return Lost::Any };
+        match rest.split('"').next().and_then(|channel| channel.split_once('.')) {
+            Some((symbol, "trade.detail")) => Lost::Of(symbol.to_owned()),
+            // A name that was cut off may have been that of trades.
+            Some((_, what)) if rest.contains('"') || !"trade.detail".starts_with(what) => Lost::Nothing,
+            Some(_) | None => Lost::Any,
+        }
     }
 
     fn refused(&self, code: Option<i64>, message: &str) -> Refused {

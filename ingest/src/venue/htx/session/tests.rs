@@ -260,8 +260,8 @@ fn swap_trades_behind_a_reconnect_wait_for_what_the_venue_still_has_also_when_th
               send {"id":"1","sub":"market.BTC-USDT.trade.detail"}
             the newest one comes again
             a trade before the ack
-              fetch 2 /linear-swap-ex/market/history/trade?contract_code=BTC-USDT&size=2000
             ack
+              fetch 2 /linear-swap-ex/market/history/trade?contract_code=BTC-USDT&size=2000
             http 2 200 (whole)
               trade BTC-USDT 600
               trade BTC-USDT 900
@@ -277,6 +277,42 @@ fn swap_trades_behind_a_reconnect_wait_for_what_the_venue_still_has_also_when_th
               GAP BTC-USDT trade 1000..1500: what the venue still has of its trades does not reach back to ours
               trade BTC-USDT 1500
               trade BTC-USDT 1600
+        "#]]);
+}
+
+#[test]
+fn a_lost_frame_that_may_have_held_trades_of_a_swap_asks_for_them_again() {
+    let plan = plan("htx-linear", &["BTC-USDT"], &SWAP[..1], &[]);
+    Bench::new("htx-linear", &plan)
+        .open()
+        .frame("ack", &subbed(1, "market.BTC-USDT.trade.detail"))
+        .frame("trade", &swap_trades(&[500]))
+        .frame("a book that is cut", r#"{"ch":"market.BTC-USDT.depth.size_150.high_freq","tick":{"as"#)
+        .frame("trades that are cut", r#"{"ch":"market.BTC-USDT.trade.detail","ts":9,"tick":{"id":1,"#)
+        .frame("trade", &swap_trades(&[900]))
+        .http(2, 200, &swap_history(&[400, 500, 600, 900]))
+        .until(2000)
+        .frame("no JSON at all", "?")
+        .http(3, 200, &swap_history(&[600, 900]))
+        .end(expect![[r#"
+            open
+              send {"id":"1","sub":"market.BTC-USDT.trade.detail"}
+            ack (whole)
+            trade (whole)
+              trade BTC-USDT 500
+            a book that is cut (whole)
+              DEAD EOF while parsing a string at line 1 column 63
+            trades that are cut
+              DEAD EOF while parsing a value at line 1 column 63
+              fetch 2 /linear-swap-ex/market/history/trade?contract_code=BTC-USDT&size=2000
+            trade
+            http 2 200 (whole)
+              trade BTC-USDT 600
+              trade BTC-USDT 900
+            no JSON at all
+              DEAD expected value at line 1 column 1
+              fetch 3 /linear-swap-ex/market/history/trade?contract_code=BTC-USDT&size=2000
+            http 3 200 (whole)
         "#]]);
 }
 
