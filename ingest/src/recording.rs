@@ -91,6 +91,14 @@ impl Player {
             What::Row { said, line } => {
                 for said in said {
                     match said {
+                        Said::Event(Event::Bar(bar)) if bar.closed == Some(true) => {
+                            if let Some(known) = bar.event_ts {
+                                self.first_event.get_or_insert(known);
+                                self.watermark.observe(known, entry.recv);
+                            }
+                            // A candle that was closed elsewhere: aggregate says it as one of its own.
+                            self.packer.history(entry.recv, &[*bar], out);
+                        }
                         Said::Event(event) => self.event(entry.recv, event, Some(line), out),
                         Said::Gap(missing) => self.packer.gap(&missing, out),
                     }

@@ -119,6 +119,27 @@ async fn a_file_of_daily_candles_is_imported_by_its_description() -> anyhow::Res
         }
     }
     assert_eq!((bars, gaps), (7, vec![("GOLD-X".to_owned(), "bar".to_owned())]));
+
+    // What the file holds are candles for everything behind: aggregate says each of them.
+    let config = server.dir().join("tapeline.toml");
+    std::fs::write(&config, format!("[aggregate]\nvenues = [\"{VENUE}\"]\n"))?;
+    let env = [("aggregate", server.env("aggregate"))].into();
+    let args = vec!["--partitions".to_owned(), PARTITIONS.to_string()];
+    let mut fleet = Fleet::new(server.dir(), &config, args, env);
+    fleet.spawn("aggregate")?;
+    let p = partition(VENUE, "GOLD-X", PARTITIONS);
+    let closes = wait_for("the candles of gold", BOUND, || async {
+        let facts = stored(&bus, &stream::aggregate(VENUE, p)).await.ok()?;
+        let candles = facts.iter().filter_map(|(_, subject, payload)| {
+            subject.starts_with("candle.").then(|| Candle::decode(payload).ok()).flatten()
+        });
+        let closes: Vec<_> = candles.filter(|c| c.symbol == "GOLD-X").map(|c| (c.tf, c.close.to_string())).collect();
+        (closes.len() >= 3).then_some(closes)
+    })
+    .await
+    .with_context(|| fleet.logs())?;
+    let day = |close: &str| ("1d".to_owned(), close.to_owned());
+    assert_eq!(closes, [day("2005.5"), day("2018.5"), day("2012")]);
     Ok(())
 }
 

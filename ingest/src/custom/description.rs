@@ -145,6 +145,8 @@ pub const RULES: &[(&str, Rule)] = &[
     ("first_last", Rule::FirstLast),
     ("previous_last", Rule::PreviousLast),
     ("chain", Rule::Chain),
+    ("asked", Rule::Asked),
+    ("linked", Rule::Linked),
     ("counted", Rule::Counted),
     ("unnumbered", Rule::Unnumbered),
     ("whole", Rule::Whole),
@@ -540,7 +542,7 @@ impl Get {
 
 impl BookRule {
     fn read(keys: Keys<'_>) -> Option<Self> {
-        keys.needed("rule", "first_last, previous_last, chain, counted, unnumbered or whole");
+        keys.needed("rule", "whole, unnumbered, counted, chain, linked, asked, first_last or previous_last");
         let rule = keys.has("rule").then(|| keys.one_of("rule", RULES)).flatten();
         let snapshot = keys.has("get").then(|| Get::read(&keys, &[])).flatten();
         let depth = keys.number("depth", 1..=100_000).unwrap_or(0) as usize;

@@ -257,6 +257,7 @@ fn finish(bar: &mut Bar) -> Result<Nanos, String> {
         return Err(format!("open {} and close {} are not within low {low} and high {high}", bar.open, bar.close));
     }
     bar.closed.get_or_insert(true);
+    bar.close_ts = Some(close);
     Ok(*bar.event_ts.get_or_insert(close))
 }
 

@@ -12,7 +12,7 @@ use crate::connection::{BookSource, Call, Carries, Connection, Ids, Pace, Protoc
 use crate::event::{Bar, Event, Frame, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
-use crate::venue::{CONNECT, Endpoints, HistoryPage, Market, REST, Rate, Request, Venue};
+use crate::venue::{CONNECT, Endpoints, HistoryPage, Market, REST, Rate, Request, Venue, percent};
 
 /// A venue by description. It lives as long as the process: see [`super::register`].
 #[derive(Debug)]
@@ -154,12 +154,6 @@ impl Venue for Described {
         }
         sessions
     }
-}
-
-/// Everything but letters, digits, `_`, `-` and `.` as `%XX`.
-pub(super) fn percent(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// A request about a symbol; `more` knows the places that stand for no symbol.
