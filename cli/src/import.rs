@@ -19,15 +19,19 @@ use crate::target;
 #[command(after_help = "Examples:
   tapeline import --venue binance --form recording btcusdt_20240808.gz btcusdt_20240809.gz
   tapeline import --venue bitmex --symbol XBTUSD --form trades XBTUSD.trades.csv.gz
+  tapeline import --venue eod --form files --describe ingest/examples/venues/daily-csv.toml 2024.csv 2025.csv
   tapeline import --form tables archive/           what `tapeline export` wrote, at the same sequences")]
 pub struct Args {
     /// Venue id: the recording is stored in RAW_<VENUE>
-    #[arg(long, default_value = "", required_if_eq_any([("form", "recording"), ("form", "trades")]))]
+    #[arg(long, default_value = "", required_if_eq_any([("form", "recording"), ("form", "trades"), ("form", "files")]))]
     venue: String,
-    /// recording: lines of `<receive ns> <frame>`; trades: CSV seq,ts_ns,trade_id,price,qty,side; tables: folders of
-    /// `tapeline export`
-    #[arg(long, value_parser = ["recording", "trades", "tables"])]
+    /// recording: lines of `<receive ns> <frame>`; trades: CSV seq,ts_ns,trade_id,price,qty,side; files: rows as --describe
+    /// says; tables: folders of `tapeline export`
+    #[arg(long, value_parser = ["recording", "trades", "files", "tables"])]
     form: String,
+    /// Description of a venue that is not built in
+    #[arg(long, default_value = "", required_if_eq("form", "files"))]
+    describe: String,
     /// Symbol, where the files do not tell it
     #[arg(long, default_value = "")]
     symbol: String,
@@ -132,7 +136,15 @@ fn tables(dirs: &[PathBuf], data: Option<PathBuf>, json: bool) -> anyhow::Result
 fn job(args: &Args) -> anyhow::Result<Job> {
     let config = Config::load(None)?;
     let mut settings = config.venues.get(&args.venue).cloned().unwrap_or_default();
-    settings.source = if args.form == "trades" { Source::Trades } else { Source::Recording };
+    settings.source = match args.form.as_str() {
+        "trades" => Source::Trades,
+        "files" => Source::Files,
+        _ => Source::Recording,
+    };
+    if !args.describe.is_empty() {
+        ingest::config::describe(&args.venue, &args.describe)?;
+        settings.describe = args.describe.clone();
+    }
     settings.enabled = true;
     settings.files = args.files.clone();
     settings.symbol = args.symbol.clone();

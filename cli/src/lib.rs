@@ -37,3 +37,4 @@ pub mod doctor;
 pub mod gaps;
 pub mod top;
 pub mod sweep_cmd;
+pub mod venue_cmd;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use cli::{
     audit, backtest_cmd, batch, config_cmd, decode, desk_cmd, doctor, exit, export, feed_cmd, gaps, grow, import, init,
-    parity, records, replay, status, stop, sweep_cmd, tap, task_cmd, top, up, why,
+    parity, records, replay, status, stop, sweep_cmd, tap, task_cmd, top, up, venue_cmd, why,
 };
 
 /// A trading pipeline over NATS JetStream.
@@ -79,6 +79,8 @@ enum Command {
     Desk(desk_cmd::Args),
     /// A task's checkpoint and halts, and the operator's word about them
     Task(task_cmd::Args),
+    /// The venues, and whether a description of another one can be used
+    Venue(venue_cmd::Args),
     /// Check or show the configuration of every stage
     Config(config_cmd::Args),
     /// Stages over a stored range again, into streams of their own
@@ -121,6 +123,7 @@ fn main() -> ExitCode {
         Command::Gaps(args) => gaps::run(args, data, json),
         Command::Desk(args) => desk_cmd::run(args, data, json),
         Command::Task(args) => task_cmd::run(args, data, json),
+        Command::Venue(args) => venue_cmd::run(args, json),
         Command::Config(args) => config_cmd::run(args, json),
         Command::Replay(args) => replay::run(args, data, json),
         Command::Audit(args) => audit::run(args, data, json),

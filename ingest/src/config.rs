@@ -8,6 +8,7 @@ use schemas::config::{ConfigError, UserFile};
 use schemas::raw::PACK_MAX;
 use serde::Deserialize;
 
+use crate::custom;
 use crate::session::Limits;
 use crate::venue::{self, Endpoints, Market, Venue};
 
@@ -90,6 +91,8 @@ pub enum Source {
     Recording,
     /// CSV files of trades or of best bid and ask.
     Trades,
+    /// Files of rows as the venue's description says: CSV or one JSON object a line.
+    Files,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -106,6 +109,8 @@ pub struct VenueConfig {
     pub enabled: bool,
     pub source: Source,
     pub environment: Environment,
+    /// The file that describes a venue which is not built in.
+    pub describe: String,
     pub ws_url: String,
     pub rest_url: String,
     pub symbols: Vec<String>,
@@ -126,6 +131,7 @@ impl Default for VenueConfig {
             enabled: false,
             source: Source::Venue,
             environment: Environment::Production,
+            describe: String::new(),
             ws_url: String::new(),
             rest_url: String::new(),
             symbols: Vec::new(),
@@ -155,9 +161,13 @@ impl VenueConfig {
 }
 
 impl Config {
-    /// The defaults with the user's `[ingest]` laid over them, checked.
+    /// The defaults with the user's `[ingest]` laid over them, checked. The descriptions of enabled venues are read and
+    /// registered.
     pub fn load(user: Option<&UserFile>) -> Result<Self, ConfigError> {
         let config: Self = schemas::config::load("ingest", DEFAULT, user)?;
+        for (id, venue) in config.venues.iter().filter(|(_, venue)| venue.enabled && !venue.describe.is_empty()) {
+            describe(id, &venue.describe)?;
+        }
         config.check()?;
         Ok(config)
     }
@@ -211,6 +221,13 @@ impl Config {
     }
 }
 
+/// Reads a venue's description and registers it under `id`.
+pub fn describe(id: &str, file: &str) -> Result<&'static custom::Described, ConfigError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|why| ConfigError::value(&format!("ingest.venues.{id}.describe"), format!("{file}: {why}")))?;
+    custom::register(id, file, &text).map_err(custom::together)
+}
+
 /// Checks one market's table; `id` is its name.
 pub fn check_venue(id: &str, config: &VenueConfig) -> Result<(), ConfigError> {
     let wrong = |key: &str, why: String| Err(ConfigError::value(&format!("ingest.venues.{id}.{key}"), why));
@@ -229,10 +246,19 @@ pub fn check_venue(id: &str, config: &VenueConfig) -> Result<(), ConfigError> {
     }
     let Some((venue, market)) = venue::by_id(id) else {
         let known: Vec<_> = venue::VENUES.iter().flat_map(|v| v.markets()).map(|m| m.id).collect();
-        return wrong("(name)", format!("unknown venue; known: {}", known.join(", ")));
+        let known = known.join(", ");
+        return wrong("(name)", format!("unknown venue; known: {known}; another one needs describe = \"file.toml\""));
     };
+    let rows = custom::registered(id).filter(|_| !config.describe.is_empty());
+    let rows = rows.is_some_and(|described| described.description.files.is_some());
+    if config.source == Source::Files && !rows {
+        return wrong("source", "`files` needs a `describe` with a [files] table".to_owned());
+    }
     if files {
         return Ok(());
+    }
+    if config.symbols.is_empty() && !config.describe.is_empty() {
+        return wrong("symbols", "is empty, and a described venue is asked for each of them".to_owned());
     }
     if config.symbols.is_empty() && config.channels.iter().any(|c| c.contains("{}")) {
         return wrong("symbols", "is empty, and channels ask for them".to_owned());

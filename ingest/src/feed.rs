@@ -444,6 +444,36 @@ impl Feed {
         }
     }
 
+    /// The newest trades of a symbol as a poll brought them. Those that are new leave in order; where the page does not
+    /// reach back to those that left already, that is told as a gap. `reaches`: it is known to.
+    pub fn page(&mut self, recv: Nanos, name: &str, rows: Vec<Trade>, reaches: bool, out: &mut Vec<Action>) {
+        if rows.is_empty() {
+            return;
+        }
+        if !self.symbols.contains_key(name) {
+            if self.symbols.len() == self.limits.symbols_max {
+                out.push(Action::Dead { reason: format!("symbol {name} is one more than symbols_max") });
+                return;
+            }
+            self.expect(name, None);
+        }
+        let s = self.symbols.get_mut(name).expect("Invariant: was put there above");
+        let newest = rows.iter().map(|t| t.ts).max();
+        s.last_ts = s.last_ts.max(newest);
+        self.newest = self.newest.max(newest);
+        if let Some(ts) = newest {
+            close_gap(s, name, "link", ts, out);
+        }
+        let last = match &s.trades {
+            Trades::Following { last, .. } | Trades::Filling { last, .. } => *last,
+            // The first page: nothing was seen that it could reach back to.
+            Trades::Unknown => rows.iter().map(|t| t.id).min().map_or(0, |first| first.saturating_sub(1)),
+        };
+        let held = rows.into_iter().map(|trade| Held { recv, id: trade.id, trade: Some(trade) }).collect();
+        s.trades = filling(last, held);
+        self.settle_page(name, reaches, out);
+    }
+
     /// The venue's answer to [`Want::Trades`], oldest first.
     pub fn filled(
         &mut self,
@@ -525,6 +555,11 @@ impl Feed {
 
     /// Lets what waited go in order, holes told.
     fn settle(&mut self, name: &str, out: &mut Vec<Action>) {
+        self.settle_page(name, false, out);
+    }
+
+    /// `reaches`: what waited is known to reach back to what left already.
+    fn settle_page(&mut self, name: &str, reaches: bool, out: &mut Vec<Action>) {
         let (ids, remembered_max) = (self.ids, self.limits.trades_remembered_max);
         let Some(s) = self.symbols.get_mut(name) else { return };
         let Trades::Filling { last, held, .. } = &mut s.trades else { return };
@@ -535,11 +570,12 @@ impl Feed {
             TradeIds::Consecutive | TradeIds::Rising => held.sort_by_key(|row| row.id),
         }
         // Without consecutive ids only a trade that is stored already proves that nothing lies between.
-        let proven = match ids {
-            TradeIds::Consecutive => true,
-            TradeIds::Rising => held.iter().any(|row| row.id <= last),
-            TradeIds::Unordered => held.iter().any(|row| row.trade.as_ref().is_some_and(|t| s.memory.has(t))),
-        };
+        let proven = reaches
+            || match ids {
+                TradeIds::Consecutive => true,
+                TradeIds::Rising => held.iter().any(|row| row.id <= last),
+                TradeIds::Unordered => held.iter().any(|row| row.trade.as_ref().is_some_and(|t| s.memory.has(t))),
+            };
         if !proven && let Some(from) = s.trade_ts {
             let first = held.iter().find_map(|row| row.trade.as_ref().map(|t| t.ts));
             open_gap(s, name, "trade", from, "what the venue still has of its trades does not reach back to ours", out);

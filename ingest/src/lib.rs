@@ -5,6 +5,7 @@
 
 pub mod book;
 pub mod connection;
+pub mod custom;
 pub mod event;
 pub mod feed;
 pub mod session;
@@ -29,6 +30,8 @@ pub mod link;
 pub mod live;
 #[cfg(feature = "stage")]
 pub mod metrics;
+#[cfg(feature = "stage")]
+pub mod poll;
 #[cfg(feature = "stage")]
 pub mod proxy;
 #[cfg(feature = "stage")]

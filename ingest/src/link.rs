@@ -1,4 +1,4 @@
-//! A session on a real socket: connects, carries out its actions, reconnects.
+//! A session on a real socket (or none: see [`crate::poll`]): connects, carries out its actions, reconnects.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -6,16 +6,14 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::bail;
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::FutureExt;
 use prometheus_client::metrics::counter::Counter;
 use schemas::Nanos;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::LinkConfig;
@@ -23,6 +21,7 @@ use crate::ctl::{Board, LinkStatus, Order};
 use crate::event::{Event, Frame};
 use crate::http;
 use crate::metrics::{self, Metrics};
+use crate::poll::Wire as Socket;
 use crate::proxy::{self, Proxy};
 use crate::quota::Quota;
 use crate::session::{Action, HttpResult, Missing, Session};
@@ -90,8 +89,6 @@ pub struct Shared {
     pub out: mpsc::Sender<Batch>,
     pub stop: CancellationToken,
 }
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Why a connection ended.
 struct Ended {
@@ -176,10 +173,14 @@ impl Link {
         loop {
             let bound = Duration::from_millis(self.shared.config.connect_timeout_ms);
             let url = self.session.url();
+            let polled = self.session.is_polled();
             self.show();
             let (config, proxy, quota) =
                 (self.shared.config.clone(), self.shared.proxy.clone(), self.shared.quota.clone());
             let attempt_it = async move {
+                if polled {
+                    return Ok(Socket::none());
+                }
                 quota.spend(venue::CONNECT, 1).await?;
                 tokio::time::timeout(bound, connect(&url, &config, proxy.as_ref()))
                     .await
@@ -366,6 +367,7 @@ impl Link {
                 Some(done) = fetches.join_next(), if !fetches.is_empty() => {
                     let Ok((id, answer)) = done else { bail!("a request panicked") };
                     self.session.on_http(self.shared.wall.now(), id, answer, &mut actions);
+                    self.heard = self.session.heard().unwrap_or(self.heard);
                     self.sort(&mut actions, None);
                 }
                 // Cancel safe: an order is taken or stays in the channel.
@@ -529,7 +531,7 @@ async fn connect(url: &str, config: &LinkConfig, proxy: Option<&Proxy>) -> anyho
             tokio_tungstenite::client_async_tls_with_config(url, tunnel, Some(limits), None).await?
         }
     };
-    Ok(socket)
+    Ok(Socket::socket(socket))
 }
 
 /// The pause before attempt `attempt` (from 0): doubles from the first to the maximum, a quarter up or down by

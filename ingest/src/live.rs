@@ -521,6 +521,9 @@ async fn listed(
     symbols: &[String],
     (http, quota): &(http::Client, Quota),
 ) -> Result<Vec<Instrument>, String> {
+    if let Some(stated) = venue.stated_instruments(market, symbols) {
+        return Ok(stated);
+    }
     let mut found = Vec::new();
     for request in venue.instrument_requests(market, symbols) {
         let answer = http.ask_static(rest, &request, quota).await?;

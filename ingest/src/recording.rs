@@ -6,6 +6,7 @@
 use schemas::Nanos;
 use schemas::raw::Raw;
 
+use crate::custom::files::Said;
 use crate::event::{Event, Frame};
 use crate::feed::{Feed, TradeIds, subject_of};
 use crate::pack::Packer;
@@ -15,7 +16,7 @@ use crate::watermark::Watermark;
 
 pub mod tape;
 
-pub use tape::{Entry, Form, Tape, What};
+pub use tape::{Entry, Form, Rows, Tape, What};
 
 /// What the facts of a recording depend on besides its entries.
 #[derive(Clone, Debug)]
@@ -87,6 +88,22 @@ impl Player {
         match entry.what {
             What::Frame(frame) => self.frame(entry.recv, entry.symbol, frame, out),
             What::Event(event) => self.event(entry.recv, *event, None, out),
+            What::Row { said, line } => {
+                for said in said {
+                    match said {
+                        Said::Event(Event::Bar(bar)) if bar.closed == Some(true) => {
+                            if let Some(known) = bar.event_ts {
+                                self.first_event.get_or_insert(known);
+                                self.watermark.observe(known, entry.recv);
+                            }
+                            // A candle that was closed elsewhere: aggregate says it as one of its own.
+                            self.packer.history(entry.recv, &[*bar], out);
+                        }
+                        Said::Event(event) => self.event(entry.recv, event, Some(line), out),
+                        Said::Gap(missing) => self.packer.gap(&missing, out),
+                    }
+                }
+            }
             What::Bad { reason, line } => self.packer.dead(entry.recv, &reason, line, out),
         }
         self.frames += 1;

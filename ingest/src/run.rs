@@ -68,6 +68,6 @@ async fn feed(task: live::Task) -> anyhow::Result<()> {
     nats::layout::check_partitions(&task.bus, needed[0], task.partitions).await?;
     match task.config.venues[&task.id].source {
         Source::Venue => live::run(task).await,
-        Source::Recording | Source::Trades => source::run(task).await,
+        Source::Recording | Source::Trades | Source::Files => source::run(task).await,
     }
 }

@@ -165,6 +165,14 @@ pub trait Session: Send {
     fn room(&self) -> usize;
     /// Everything is subscribed and no hole is being filled: what the venue has sent so far is complete.
     fn is_whole(&self) -> bool;
+    /// It has no socket: it asks by REST again and again.
+    fn is_polled(&self) -> bool {
+        false
+    }
+    /// Of a polled one: up to when it has heard all that happened.
+    fn heard(&self) -> Option<Nanos> {
+        None
+    }
 }
 
 pub(crate) fn after_ms(now: Nanos, ms: i64) -> Nanos {

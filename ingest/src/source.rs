@@ -3,6 +3,7 @@
 //! The facts follow from the recording alone, so the writer compares what is stored with what is played: a run
 //! that was killed goes on where it stopped, and a finished one does nothing.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -23,8 +24,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Source, VenueConfig};
+use crate::custom;
 use crate::live;
-use crate::recording::{Form, Options, Player, Tape};
+use crate::recording::{Form, Options, Player, Rows, Tape};
 use crate::venue;
 
 /// What to import, and how.
@@ -48,7 +50,12 @@ pub struct Job {
 impl Job {
     /// The job of a venue's configuration. A file may be written `SYMBOL=path`; else it is of `symbol`.
     pub fn of(id: &str, settings: &VenueConfig, config: &Config, partitions: u32) -> Self {
-        let form = if settings.source == Source::Trades { Form::Csv } else { Form::Raw };
+        let form = match settings.source {
+            Source::Trades => Form::Csv,
+            // Checked with the configuration: a venue of files is described.
+            Source::Files => custom::registered(id).map_or(Form::Raw, |described| Form::Described(Rows(described))),
+            Source::Recording | Source::Venue => Form::Raw,
+        };
         let files = settings.files.iter().map(|path| {
             let text = path.to_string_lossy();
             match text.split_once('=') {
@@ -57,7 +64,7 @@ impl Job {
             }
         });
         let clock_period_ms =
-            if form == Form::Csv { config.recording.csv_clock_period_ms } else { config.recording.clock_period_ms };
+            if form == Form::Raw { config.recording.clock_period_ms } else { config.recording.csv_clock_period_ms };
         Self {
             venue: id.to_owned(),
             form,
@@ -344,7 +351,16 @@ impl Pace {
 }
 
 async fn store_instruments(bus: &Bus, job: &Job) -> anyhow::Result<()> {
-    let Some(path) = &job.instruments_file else { return Ok(()) };
+    let Some(path) = &job.instruments_file else {
+        let named: BTreeSet<String> =
+            job.files.iter().map(|(symbol, _)| symbol.clone()).filter(|s| !s.is_empty()).collect();
+        let named: Vec<String> = named.into_iter().chain(job.symbols.iter().cloned()).collect();
+        let stated = venue::by_id(&job.venue).and_then(|(venue, market)| venue.stated_instruments(market, &named));
+        for instrument in stated.unwrap_or_default() {
+            live::put_instrument(bus, &instrument).await?;
+        }
+        return Ok(());
+    };
     let body = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let (venue, market) = venue::by_id(&job.venue).with_context(|| format!("no venue `{}`", job.venue))?;
     let (known, _) =

@@ -27,3 +27,4 @@ mod report;
 mod rights;
 mod strategy;
 mod trace;
+mod venue;

@@ -1,15 +1,19 @@
 //! Files of recorded data as entries in time order.
 //!
-//! Two forms: raw recordings (`<receive ns> <frame>`) and CSV files with a header, either trades
+//! Three forms: raw recordings (`<receive ns> <frame>`), rows as a venue's description reads them, and CSV files with a header, either trades
 //! (`ts_ns,trade_id,price,qty,side` and perhaps `seq,recv_ns`) or best bid and ask (`recv_ns,bid,bid_qty,ask,ask_qty`).
 //! Files of one symbol follow each other; those of several symbols are merged by time.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 
 use schemas::instrument::SizeUnit;
 use schemas::{Nanos, Side};
 
+use crate::custom::Described;
+use crate::custom::files::{Reader, Said};
 use crate::event::{Bbo, Event, Trade};
 use crate::text::{decimal, leading_number};
 
@@ -17,6 +21,25 @@ use crate::text::{decimal, leading_number};
 pub enum Form {
     Raw,
     Csv,
+    Described(Rows),
+}
+
+/// A description that reads rows. By another text they are another recording: `Debug` shows its digest.
+#[derive(Clone, Copy)]
+pub struct Rows(pub &'static Described);
+
+impl PartialEq for Rows {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.description.digest == other.0.description.digest
+    }
+}
+
+impl Eq for Rows {}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.description.digest)
+    }
 }
 
 /// One line of a recording.
@@ -33,6 +56,11 @@ pub struct Entry<'a> {
 pub enum What<'a> {
     Frame(&'a str),
     Event(Box<Event>),
+    /// What a described row says.
+    Row {
+        said: Vec<Said>,
+        line: &'a str,
+    },
     /// The line is not of the form.
     Bad {
         reason: String,
@@ -50,6 +78,7 @@ enum Kept {
     /// The line from here on.
     Frame(usize),
     Event(Box<Event>),
+    Row(Vec<Said>),
     Bad(String),
 }
 
@@ -58,6 +87,8 @@ struct Track<R> {
     symbol: String,
     files: VecDeque<R>,
     columns: Option<Columns>,
+    /// Of described rows.
+    rows_of: Option<Reader>,
     /// Rows so far, over all files.
     rows: u64,
     last_recv: Nanos,
@@ -85,12 +116,16 @@ impl<R: BufRead> Tape<R> {
             match tracks.iter_mut().find(|t| t.symbol == symbol) {
                 Some(track) => track.files.push_back(file),
                 None => tracks.push(Track {
-                    symbol,
                     files: VecDeque::from([file]),
                     columns: None,
+                    rows_of: match form {
+                        Form::Described(Rows(venue)) => Some(Reader::new(Arc::clone(&venue.description), &symbol)),
+                        Form::Raw | Form::Csv => None,
+                    },
                     rows: 0,
                     last_recv: Nanos(i64::MIN),
                     last_id: None,
+                    symbol,
                     has_ids: None,
                     line: String::new(),
                     next: None,
@@ -119,6 +154,7 @@ impl<R: BufRead> Tape<R> {
             let what = match next.what {
                 Kept::Frame(begin) => What::Frame(&line[begin..]),
                 Kept::Event(event) => What::Event(event),
+                Kept::Row(said) => What::Row { said, line },
                 Kept::Bad(reason) => What::Bad { reason, line },
             };
             Entry { recv, symbol, what }
@@ -137,6 +173,9 @@ impl<R: BufRead> Track<R> {
             if n == 0 {
                 self.files.pop_front();
                 self.columns = None;
+                if let Some(rows) = &mut self.rows_of {
+                    rows.next_file();
+                }
                 continue;
             }
             if n as u64 == limit {
@@ -156,6 +195,12 @@ impl<R: BufRead> Track<R> {
             }
             let (recv, what) = match form {
                 Form::Raw => raw_line(line, self.last_recv),
+                Form::Described(_) => match self.rows_of.as_mut().and_then(|rows| rows.line(line)) {
+                    None => continue,
+                    Some(Ok(row)) if row.said.is_empty() => continue,
+                    Some(Ok(row)) => (row.at, Kept::Row(row.said)),
+                    Some(Err(why)) => (self.last_recv.max(Nanos(0)), Kept::Bad(why)),
+                },
                 Form::Csv => match &self.columns {
                     None => {
                         let columns =

@@ -1,8 +1,9 @@
-//! The venues. Adding one is a file here and a line in [`VENUES`].
+//! The venues. Adding one is a file here and a line in [`VENUES`], or a description ([`crate::custom`]).
 
 use schemas::{Instrument, Nanos, Timeframe};
 
 use crate::book;
+use crate::custom;
 use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
@@ -141,6 +142,11 @@ pub trait Venue: Sync {
     fn instrument_requests(&self, market: Market, symbols: &[String]) -> Vec<Request>;
     /// Reads such an answer. Instruments of an unknown kind or state are left out and named in the second list.
     fn decode_instruments(&self, market: Market, body: &str) -> Result<(Vec<Instrument>, Vec<String>), String>;
+    /// Instruments that no request tells, because a description states them. `None`: the venue tells them.
+    fn stated_instruments(&self, market: Market, symbols: &[String]) -> Option<Vec<Instrument>> {
+        let _ = (market, symbols);
+        None
+    }
     /// The request for a page of candles; `None`: the venue has none of this width.
     fn history_request(&self, market: Market, page: HistoryPage<'_>) -> Option<Request>;
     /// Reads such an answer: candles oldest first, the one that is still open among them if the venue sends it.
@@ -155,9 +161,10 @@ pub trait Venue: Sync {
     fn sessions(&self, market: Market, plan: &Plan) -> Vec<Box<dyn Session>>;
 }
 
-/// The venue and market whose subjects carry `id` (`binance`, `binance-usdm`, `deribit`, ...).
+/// The venue and market whose subjects carry `id` (`binance`, `binance-usdm`, `deribit`, ... or a described one).
 pub fn by_id(id: &str) -> Option<(&'static dyn Venue, Market)> {
-    VENUES.iter().find_map(|venue| venue.markets().iter().find(|m| m.id == id).map(|m| (*venue, *m)))
+    let built_in = VENUES.iter().find_map(|venue| venue.markets().iter().find(|m| m.id == id).map(|m| (*venue, *m)));
+    built_in.or_else(|| custom::registered(id).map(|described| (described as &dyn Venue, described.market())))
 }
 
 /// The market `market` of the venue `venue`; errors name what exists.
