@@ -8,6 +8,8 @@ use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 
+#[cfg(all(test, feature = "stage"))]
+mod chaos;
 pub(crate) mod decode;
 mod rest;
 mod session;
