@@ -95,7 +95,7 @@ async fn ask(bus: &Bus, venue: &str, request: &Value) -> anyhow::Result<Value> {
 
 fn table(answer: &Value) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(["connection", "state", "silent", "connections", "symbols", "room", "last end"]);
     for link in answer["links"].as_array().into_iter().flatten() {
         let state = match (link["connected"] == json!(true), link["whole"] == json!(true)) {
