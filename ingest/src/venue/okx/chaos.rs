@@ -1,7 +1,9 @@
 //! OKX's connections against a stand-in that misbehaves.
 
 use simulator::VenueId;
+use tokio::sync::oneshot;
 
+use crate::session::Command;
 use crate::venue::chaos::{Chaos, Fault, Seen, Trial};
 
 const SYMBOL: &str = "BTC-USDT";
@@ -87,6 +89,7 @@ async fn losses_during_the_back_off_leave_no_hole() {
     let connected = |s: &Seen| s.links.iter().filter(|(event, _)| *event == "connected").count();
     for fault in ["cut", "close", "cut"] {
         let before = (chaos.seen.lost(), connected(&chaos.seen));
+        chaos.fault(Fault::new("turn_away").count(2));
         chaos.fault(Fault::new(fault));
         chaos.until("the loss", |s| s.lost() > before.0).await;
         // The next one strikes as soon as one of the two is back: the other may still wait.
@@ -260,4 +263,36 @@ async fn an_unknown_symbol_is_a_gap_that_lasts_and_the_others_go_on() {
     }
     assert_eq!((seen.gaps.len(), seen.lost()), (3, 0));
     seen.assert_consecutive(SYMBOL);
+}
+
+/// What a link answers to an operator's wish.
+async fn answer(chaos: &Chaos, link: usize, command: Command) -> Result<(), String> {
+    let (done, answer) = oneshot::channel();
+    chaos.orders[link].send((command, done)).await.expect("the link runs");
+    answer.await.expect("an answer")
+}
+
+#[tokio::test]
+async fn a_symbol_is_added_resynced_and_dropped_while_the_others_go_on() {
+    const ADDED: &str = "ETH-USDT";
+    // Short: an acknowledgement that was taken for another would end the connection.
+    let quick = |limits: &mut crate::session::Limits| limits.ack_timeout_ms = 3000;
+    let mut chaos = following(Trial { listed: &["BTCUSDT", "ETHUSDT"], limits: quick, ..trial() }).await;
+    for link in [0, 1] {
+        answer(&chaos, link, Command::Subscribe { symbol: ADDED.to_owned() }).await.unwrap();
+    }
+    chaos.until("its data", |s| s.snapshots(ADDED) == 1 && s.trades_of(ADDED).len() > 20).await;
+    assert!(answer(&chaos, 0, Command::Subscribe { symbol: ADDED.to_owned() }).await.is_err());
+    answer(&chaos, 0, Command::Resync { symbol: ADDED.to_owned() }).await.unwrap();
+    chaos.until("its second book", |s| s.snapshots(ADDED) == 2 && s.open_gaps(ADDED, "book") == 0).await;
+    for link in [0, 1] {
+        answer(&chaos, link, Command::Unsubscribe { symbol: ADDED.to_owned() }).await.unwrap();
+    }
+    // As long as the acknowledgements may take, in trades of the other.
+    chaos.trades(SYMBOL, 600).await;
+    let seen = chaos.end().await;
+    assert_eq!((seen.lost(), &seen.dead[..]), (0, &[][..]), "{:?}", seen.links);
+    seen.assert_consecutive(SYMBOL);
+    seen.assert_consecutive(ADDED);
+    seen.assert_books_are_sound();
 }

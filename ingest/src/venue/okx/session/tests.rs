@@ -48,19 +48,19 @@ fn rest_book(seq: &str) -> String {
 
 #[test]
 fn each_channel_is_acknowledged_and_a_quiet_connection_is_pinged() {
-    bench(&["trades:{}", "books:{}", "funding-rate:{}", "status"], &[])
+    bench(&["trades:{}", "tickers:{}", "funding-rate:{}", "status"], &[])
         .open()
         .frame("trades acknowledged", &ack("subscribe", "trades"))
-        .frame("books acknowledged", &ack("subscribe", "books"))
+        .frame("tickers acknowledged", &ack("subscribe", "tickers"))
         .frame("status acknowledged", r#"{"event":"subscribe","arg":{"channel":"status"},"connId":"a4d3ae55"}"#)
         .until(21_500)
         .frame("pong", "pong")
         .until(30_000)
         .end(expect![[r#"
             open
-              send {"args":[{"channel":"trades","instId":"BTC-USDT"},{"channel":"books","instId":"BTC-USDT"},{"channel":"status"}],"op":"subscribe"}
+              send {"args":[{"channel":"trades","instId":"BTC-USDT"},{"channel":"tickers","instId":"BTC-USDT"},{"channel":"status"}],"op":"subscribe"}
             trades acknowledged
-            books acknowledged
+            tickers acknowledged
             status acknowledged (whole)
             timer 21000 (whole)
               send ping
