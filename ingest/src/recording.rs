@@ -7,7 +7,7 @@ use schemas::Nanos;
 use schemas::raw::Raw;
 
 use crate::event::{Event, Frame};
-use crate::feed::{Feed, TradeIds, subject_of, trades_in_order};
+use crate::feed::{Feed, TradeIds, subject_of};
 use crate::pack::Packer;
 use crate::session::{Action, Limits};
 use crate::venue::{Market, Venue};
