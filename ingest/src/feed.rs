@@ -725,17 +725,3 @@ pub fn subject_of(event: &Event) -> Option<(&str, Option<Nanos>)> {
         Event::Ignored { trade: None, .. } | Event::Other(_) | Event::Malformed(_) => return None,
     })
 }
-
-/// Puts the trades of one frame into rising id where the venue sends the newest first (Coinbase Advanced); what stands
-/// between them keeps its place.
-pub fn trades_in_order(events: &mut [Event]) {
-    let id = |event: &Event| if let Event::Trade(trade) = event { Some(trade.id) } else { None };
-    if events.iter().filter_map(id).is_sorted() {
-        return;
-    }
-    let places: Vec<usize> = (0..events.len()).filter(|at| id(&events[*at]).is_some()).collect();
-    let empty = || Event::Other(String::new());
-    let mut trades: Vec<Event> = places.iter().map(|at| std::mem::replace(&mut events[*at], empty())).collect();
-    trades.sort_by_key(id);
-    places.into_iter().zip(trades).for_each(|(at, trade)| events[at] = trade);
-}

@@ -13,7 +13,7 @@ use super::{Api, advanced, exchange, rest};
 use crate::book::Rule;
 use crate::connection::{BookSource, Call, Carries, Connection, Ids, Pace, Protocol, Refused, Topic, cut};
 use crate::event::{Control, Event, Frame, Trade};
-use crate::feed::{TradeIds, trades_in_order};
+use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 use crate::venue::Request;
 
@@ -49,7 +49,7 @@ struct Coinbase {
     /// Of the configuration.
     channels: Vec<String>,
     order: Order,
-    /// Of Advanced: newest id and its time, frame by frame, oldest first.
+    /// Of Advanced: newest id and its time, frame by frame, oldest first. Within a frame the newest trade comes first.
     recent: BTreeMap<String, VecDeque<(u64, Nanos)>>,
 }
 
@@ -83,7 +83,6 @@ impl Coinbase {
             let reason = "a change of a book was not understood".to_owned();
             out.push(Event::Control(Control::Broken { reason }));
         }
-        trades_in_order(&mut out[from..]);
         for event in &out[from..] {
             if let Event::Trade(trade) = event {
                 self.remember(trade);

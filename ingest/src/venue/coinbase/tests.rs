@@ -113,19 +113,6 @@ fn accounts_and_fills_by_rest_are_read_and_unknown_liquidity_is_no_guess() {
 }
 
 #[test]
-fn trades_that_come_newest_first_are_put_into_rising_id() {
-    let Some(lines) = fixture("ws_adv_market_trades.jsonl") else { return };
-    let (venue, market) = by_id("coinbase").unwrap();
-    let mut events = Vec::new();
-    venue.decode(market, Frame::Text(lines.lines().nth(1).unwrap()), &mut events);
-    events.insert(3, Event::Other("between".into()));
-    crate::feed::trades_in_order(&mut events);
-    assert_eq!(events.remove(3), Event::Other("between".into()));
-    let ids: Vec<u64> = events.iter().map(|e| if let Event::Trade(t) = e { t.id } else { panic!("{e:?}") }).collect();
-    assert_eq!(ids, (1_100_253_489..=1_100_253_497).collect::<Vec<_>>());
-}
-
-#[test]
 fn the_ids_of_the_recording_are_consecutive_and_the_side_of_a_ticker_is_the_takers() {
     let Some(lines) = fixture("seq_exchange_l2_2021_a.jsonl") else { return };
     let (venue, market) = by_id("coinbase-exchange").unwrap();
