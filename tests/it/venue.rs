@@ -9,7 +9,7 @@ use nats::Layout;
 use schemas::Fact;
 use schemas::market::Candle;
 use schemas::raw::{Gap, Trades, VenueBars};
-use schemas::subject::{partition, stream};
+use schemas::subject::{self, partition, stream};
 use serde_json::Value;
 use tests::fleet::Fleet;
 use tests::venue::Venues;
@@ -93,7 +93,8 @@ async fn a_file_of_daily_candles_is_imported_by_its_description() -> anyhow::Res
     const VENUE: &str = "eod";
     let server = Server::start().await?;
     let bus = server.bus("operator").await?;
-    let layout = Layout { venues: vec![VENUE.into()], accounts: vec![], traders: vec![], partitions: PARTITIONS };
+    let layout =
+        Layout { venues: vec![VENUE.into()], accounts: vec![], traders: vec![], partitions: subject::PARTITIONS };
     layout.apply(&bus).await?;
     let mut results = Vec::new();
     for _ in 0..2 {
@@ -124,10 +125,10 @@ async fn a_file_of_daily_candles_is_imported_by_its_description() -> anyhow::Res
     let config = server.dir().join("tapeline.toml");
     std::fs::write(&config, format!("[aggregate]\nvenues = [\"{VENUE}\"]\n"))?;
     let env = [("aggregate", server.env("aggregate"))].into();
-    let args = vec!["--partitions".to_owned(), PARTITIONS.to_string()];
+    let args = vec!["--partitions".to_owned(), subject::PARTITIONS.to_string()];
     let mut fleet = Fleet::new(server.dir(), &config, args, env);
     fleet.spawn("aggregate")?;
-    let p = partition(VENUE, "GOLD-X", PARTITIONS);
+    let p = partition(VENUE, "GOLD-X", subject::PARTITIONS);
     let closes = wait_for("the candles of gold", BOUND, || async {
         let facts = stored(&bus, &stream::aggregate(VENUE, p)).await.ok()?;
         let candles = facts.iter().filter_map(|(_, subject, payload)| {
