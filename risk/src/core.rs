@@ -368,8 +368,8 @@ impl Core for RiskCore {
     }
 
     fn save(&self) -> Vec<u8> {
-        // Without field names: thousands of books are a third of the size, and `CODE_VERSION` guards the layout.
-        rmp_serde::to_vec(&self.state).expect("Invariant: the state serialises")
+        // With field names: an instrument leaves out what its venue does not state, which places alone cannot tell.
+        schemas::wire::encode(&self.state)
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), WireError> {

@@ -475,3 +475,18 @@ proptest! {
         prop_assert_eq!(held_by_fills, desk.held_by_fills("BTC"));
     }
 }
+
+#[test]
+fn an_instrument_with_terms_outlives_a_restart() {
+    use schemas::instrument::Terms;
+    let mut core = crate::RiskCore::new("main", &crate::tape::config("")).unwrap();
+    let mut out = Vec::new();
+    // As a spot market has them: no settlement, no expiry, no strike.
+    let terms = Terms { status: "TRADING".into(), canonical: "BTC/USDT".into(), ..Terms::default() };
+    let listed = schemas::Instrument { terms, ..crate::tape::instrument("BTC") };
+    core.handle(&schemas::Place::new("DESK_main", 1), crate::In::Instrument(Box::new(listed)), &mut out).unwrap();
+    let saved = core.save();
+    let mut again = crate::RiskCore::new("main", &crate::tape::config("")).unwrap();
+    again.restore(&saved).unwrap();
+    assert_eq!(again.save(), saved);
+}

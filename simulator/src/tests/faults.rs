@@ -2,9 +2,20 @@ use super::*;
 use crate::Command;
 use crate::faults::FAULTS;
 
+/// The next connection is turned away, the one behind it is not.
+pub(super) async fn turned_away(sim: &Handle, venue: VenueId, path: &str) {
+    let addr = sim.addr(venue);
+    sim.fault(venue, Command::new("turn_away")).unwrap();
+    assert!(connect_async(format!("ws://{addr}{path}")).await.is_err());
+    Client::open(addr, path).await;
+}
+
 /// Where each fault is watched, and what it looks like from outside. A kind without a case here fails the test.
 async fn see(sim: &Handle, venue: VenueId, kind: &str) {
     if venue == VenueId::Hyperliquid {
+        if kind == "turn_away" {
+            return turned_away(sim, venue, "/ws").await;
+        }
         return hyperliquid::see(sim, kind).await;
     }
     if venue.is_coinbase() && super::coinbase::see(sim, venue, kind).await {
@@ -152,14 +163,12 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
             c.until(|v| v["params"]["type"] == "test_request").await;
         }
         "turn_away" => {
-            strike(Command::new(kind));
             let path = match venue {
                 VenueId::Deribit => "/ws/api/v2",
                 _ if venue.is_coinbase() => "/",
                 _ => "/ws",
             };
-            assert!(connect_async(format!("ws://{addr}{path}")).await.is_err());
-            Client::open(addr, path).await;
+            turned_away(sim, venue, path).await;
         }
         "delay" => {
             let mut c = trades().await;

@@ -359,6 +359,9 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
         S => ("btcusdt", "/ws", ("/feed", "mbp.20")),
         _ => ("BTC-USDT", "/linear-swap-ws", ("/linear-swap-ws", "depth.size_20.high_freq")),
     };
+    if kind == "turn_away" {
+        return super::faults::turned_away(sim, venue, market).await;
+    }
     let rest = if venue == S { "/v1/common/symbols" } else { "/linear-swap-api/v1/swap_contract_info" };
     let trades = async || {
         let mut c = Packed::open(addr, market).await;

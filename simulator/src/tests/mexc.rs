@@ -187,6 +187,9 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
         true => ("BTCUSDT", "/api/v3/ping", "/api/v3/depth?symbol=BTCUSDT&limit=5"),
         false => ("BTC_USDT", "/api/v1/contract/ping", "/api/v1/contract/depth/BTC_USDT?limit=5"),
     };
+    if kind == "turn_away" {
+        return super::faults::turned_away(sim, venue, if spot(venue) { "/ws" } else { "/edge" }).await;
+    }
     let version = |body: &Value| body["lastUpdateId"].as_u64().or(body["data"]["version"].as_u64()).expect("a version");
     match kind {
         "drop_depth" | "repeat_depth" | "swap_depth" | "stale_depth" => {

@@ -61,7 +61,7 @@ fn advanced_subscribes_channel_by_channel_and_knows_what_was_left_out() {
         timer 1150
           send {"channel":"level2","product_ids":["BTC-USD","NO-USD"],"type":"subscribe"}
         snapshot before the ack
-          book BTC-USD snapshot unnumbered
+          book BTC-USD snapshot at 1767225600000
         ack of level2
           warn the venue did not subscribe level2:NO-USD
           GAP NO-USD book 1150..: the venue did not subscribe level2:NO-USD
@@ -75,7 +75,7 @@ fn advanced_subscribes_channel_by_channel_and_knows_what_was_left_out() {
           warn the venue did not subscribe market_trades:NO-USD
           GAP NO-USD trade 1300..: the venue did not subscribe market_trades:NO-USD
         change (whole)
-          book BTC-USD update unnumbered
+          book BTC-USD update at 1767225600000
         trades, newest first (whole)
           trade BTC-USD 8
           trade BTC-USD 9
@@ -98,8 +98,8 @@ fn a_number_that_is_missing_restarts_every_book_of_the_connection() {
             open
               send {"channel":"level2","product_ids":["BTC-USD","ETH-USD"],"type":"subscribe"}
             snapshots
-              book BTC-USD snapshot unnumbered
-              book ETH-USD snapshot unnumbered
+              book BTC-USD snapshot at 1767225600000
+              book ETH-USD snapshot at 1767225600000
             ack (whole)
             3, not 2 (whole)
               GAP BTC-USD book 1767225600000..: message 3 of the connection after 1
@@ -116,7 +116,7 @@ fn a_number_that_is_missing_restarts_every_book_of_the_connection() {
             ack of leaving (whole)
             new snapshot (whole)
               GAP BTC-USD book 1767225600000..1767225600000: message 3 of the connection after 1
-              book BTC-USD snapshot unnumbered
+              book BTC-USD snapshot at 1767225600000
             a repeat (whole)
         "#]]);
 }
@@ -185,12 +185,12 @@ fn a_book_whose_snapshot_was_not_understood_is_asked_for_again_and_the_others_st
             open
               send {"channel":"level2","product_ids":["BTC-USD","ETH-USD"],"type":"subscribe"}
             snapshot
-              book ETH-USD snapshot unnumbered
+              book ETH-USD snapshot at 1767225600000
             bad snapshot
               DEAD `0.-10000` is not a decimal number of at most 28 digits at line 1 column 147
             ack (whole)
             a change of a book that is not there (whole)
-              book ETH-USD update unnumbered
+              book ETH-USD update at 1767225600000
             timer 11000 (whole)
               GAP BTC-USD book 1767225600000..: no snapshot came
               send {"channel":"level2","product_ids":["BTC-USD"],"type":"unsubscribe"}
@@ -199,7 +199,7 @@ fn a_book_whose_snapshot_was_not_understood_is_asked_for_again_and_the_others_st
             left (whole)
             snapshot (whole)
               GAP BTC-USD book 1767225600000..1767225600000: no snapshot came
-              book BTC-USD snapshot unnumbered
+              book BTC-USD snapshot at 1767225600000
             back (whole)
         "#]]);
 }
@@ -240,7 +240,7 @@ fn exchange_subscribes_product_by_product_and_pages_the_trades_that_were_missed(
           send {"channels":["level2_batch","matches"],"product_ids":["BTC-USD"],"type":"subscribe"}
         ack
         snapshot
-          book BTC-USD snapshot unnumbered
+          book BTC-USD snapshot 
         the last trade of before
           fetch 3 /products/BTC-USD/trades?limit=1000&after=1041
         timer 1020
@@ -285,7 +285,7 @@ fn a_book_that_breaks_at_once_again_waits_before_it_is_subscribed_anew() {
               send {"channels":["level2_batch"],"product_ids":["BTC-USD"],"type":"subscribe"}
             ack (whole)
             snapshot (whole)
-              book BTC-USD snapshot unnumbered
+              book BTC-USD snapshot 
             bad (whole)
               DEAD `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
               GAP BTC-USD book 1000..: a message of a book was not understood: `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
@@ -295,7 +295,7 @@ fn a_book_that_breaks_at_once_again_waits_before_it_is_subscribed_anew() {
               send {"channels":["level2_batch"],"product_ids":["BTC-USD"],"type":"subscribe"}
             snapshot (whole)
               GAP BTC-USD book 1000..1100: a message of a book was not understood: `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
-              book BTC-USD snapshot unnumbered
+              book BTC-USD snapshot 
             bad (whole)
               DEAD `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74
               GAP BTC-USD book 1100..: a message of a book was not understood: `0.-10000` is not a decimal number of at most 28 digits at line 1 column 74

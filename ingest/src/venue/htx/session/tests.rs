@@ -274,6 +274,7 @@ fn swap_trades_behind_a_reconnect_wait_for_what_the_venue_still_has_also_when_th
             ack
               fetch 4 /linear-swap-ex/market/history/trade?contract_code=BTC-USDT&size=2000
             http 4 200 (whole)
+              GAP BTC-USDT trade 1000..: what the venue still has of its trades does not reach back to ours
               GAP BTC-USDT trade 1000..1500: what the venue still has of its trades does not reach back to ours
               trade BTC-USDT 1500
               trade BTC-USDT 1600
@@ -301,9 +302,9 @@ fn a_lost_frame_that_may_have_held_trades_of_a_swap_asks_for_them_again() {
             trade (whole)
               trade BTC-USDT 500
             a book that is cut (whole)
-              DEAD EOF while parsing a string at line 1 column 63
+              DEAD EOF while parsing a string at line 1 column 60
             trades that are cut
-              DEAD EOF while parsing a value at line 1 column 63
+              DEAD EOF while parsing an object at line 1 column 59
               fetch 2 /linear-swap-ex/market/history/trade?contract_code=BTC-USDT&size=2000
             trade
             http 2 200 (whole)

@@ -64,7 +64,7 @@ fn spot_is_whole_when_each_channel_was_answered_with_its_name() {
               send {"method":"SUBSCRIPTION","params":["spot@public.aggre.depth.v3.api.pb@100ms@BTCUSDT"]}
             second ack (whole)
             trade (whole)
-              trade BTCUSDT 1030000
+              trade BTCUSDT 1030000 (1X0_2X0)
             the same again (whole)
         "#]]);
 }
@@ -119,13 +119,13 @@ fn the_connection_pings_in_the_venues_words_and_wants_the_answer() {
               send {"method":"PING"}
             pong (whole)
             trade (whole)
-              trade BTCUSDT 21500000
+              trade BTCUSDT 21500000 (1X0_2X0)
             timer 36500 (whole)
               stale true
             timer 41000 (whole)
               send {"method":"PING"}
             trade (whole)
-              trade BTCUSDT 43000000
+              trade BTCUSDT 43000000 (3X0_4X0)
               stale false
             timer 51000 (whole)
               RECONNECT after 0 ms: no answer to a request for 10000 ms
@@ -198,8 +198,8 @@ fn behind_a_reconnect_rest_fills_the_hole_without_ids_and_nothing_comes_twice() 
               send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
             ack (whole)
             trades (whole)
-              trade BTCUSDT 1001000
-              trade BTCUSDT 1001001
+              trade BTCUSDT 1001000 (1X0_2X0)
+              trade BTCUSDT 1001001 (3X0_4X0)
             close
               GAP BTCUSDT link 1001..: cut
             open
@@ -210,11 +210,11 @@ fn behind_a_reconnect_rest_fills_the_hole_without_ids_and_nothing_comes_twice() 
             ack
               fetch 1 /api/v3/trades?symbol=BTCUSDT&limit=1000
             http 1 200 (whole)
-              trade BTCUSDT 1005000
-              trade BTCUSDT 1009000
+              trade BTCUSDT 1005000 (1005/buy/1/2/1) from the past
+              trade BTCUSDT 1009000 (9X0_10X0)
             trade that rest had told (whole)
             trade (whole)
-              trade BTCUSDT 1010000
+              trade BTCUSDT 1010000 (11X0_12X0)
         "#]]);
 }
 
@@ -237,11 +237,11 @@ fn a_process_that_starts_again_knows_its_stored_trades_in_an_answer_without_ids(
             ack
               fetch 1 /api/v3/trades?symbol=BTCUSDT&limit=1000
             http 1 200 (whole)
-              trade BTCUSDT 1002002
-              trade BTCUSDT 1004000
+              trade BTCUSDT 1002002 (1002/buy/1/2/1) from the past
+              trade BTCUSDT 1004000 (1004/buy/1/1/1) from the past
             trade that rest had told (whole)
             trade (whole)
-              trade BTCUSDT 1005000
+              trade BTCUSDT 1005000 (11X0_12X0)
         "#]]);
 }
 
@@ -261,7 +261,7 @@ fn history_that_does_not_reach_back_to_what_is_stored_is_a_gap() {
               send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
             ack (whole)
             trade (whole)
-              trade BTCUSDT 1001000
+              trade BTCUSDT 1001000 (1X0_2X0)
             close
               GAP BTCUSDT link 1001..: cut
             open
@@ -270,9 +270,10 @@ fn history_that_does_not_reach_back_to_what_is_stored_is_a_gap() {
             ack
               fetch 1 /api/v3/trades?symbol=BTCUSDT&limit=1000
             http 1 200 (whole)
+              GAP BTCUSDT trade 1001..: what the venue still has of its trades does not reach back to ours
               GAP BTCUSDT trade 1001..1005: what the venue still has of its trades does not reach back to ours
-              trade BTCUSDT 1005000
-              trade BTCUSDT 1009000
+              trade BTCUSDT 1005000 (1005/buy/1/2/1) from the past
+              trade BTCUSDT 1009000 (1009/buy/1/3/1) from the past
         "#]]);
 }
 
@@ -295,7 +296,7 @@ fn an_answer_that_is_older_than_what_was_pushed_is_asked_for_again_and_then_a_ga
               send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
             ack (whole)
             trade (whole)
-              trade BTCUSDT 1001000
+              trade BTCUSDT 1001000 (1X0_2X0)
             close
               GAP BTCUSDT link 1001..: cut
             open
@@ -310,9 +311,9 @@ fn an_answer_that_is_older_than_what_was_pushed_is_asked_for_again_and_then_a_ga
               fetch 2 /api/v3/trades?symbol=BTCUSDT&limit=1000
             http 2 200 (whole)
               GAP BTCUSDT trade 1060..1090: what the venue tells of its trades does not reach up to what it pushed
-              trade BTCUSDT 1050000
-              trade BTCUSDT 1060000
-              trade BTCUSDT 1090000
+              trade BTCUSDT 1050000 (1050/buy/1/2/1) from the past
+              trade BTCUSDT 1060000 (1060/buy/1/2/1) from the past
+              trade BTCUSDT 1090000 (9X0_10X0)
         "#]]);
 }
 
@@ -337,7 +338,7 @@ fn what_still_comes_of_a_symbol_that_was_left_says_nothing() {
               send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
             ack (whole)
             trade (whole)
-              trade BTCUSDT 1001000
+              trade BTCUSDT 1001000 (1X0_2X0)
             leave (whole)
               send {"method":"UNSUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
             trade (whole)
@@ -346,7 +347,7 @@ fn what_still_comes_of_a_symbol_that_was_left_says_nothing() {
               send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
             ack (whole)
             trade (whole)
-              trade BTCUSDT 1003000
+              trade BTCUSDT 1003000 (5X0_6X0)
         "#]]);
 }
 
@@ -365,14 +366,14 @@ fn trades_that_cannot_be_read_are_asked_for() {
               send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
             ack (whole)
             trade (whole)
-              trade BTCUSDT 1001000
+              trade BTCUSDT 1001000 (1X0_2X0)
             a cut frame
               DEAD cut: 47 bytes announced, 41 there
               fetch 1 /api/v3/trades?symbol=BTCUSDT&limit=1000
             http 1 200 (whole)
-              trade BTCUSDT 1002000
+              trade BTCUSDT 1002000 (1002/buy/1/2/1) from the past
             trade (whole)
-              trade BTCUSDT 1003000
+              trade BTCUSDT 1003000 (5X0_6X0)
         "#]]);
 }
 
@@ -467,7 +468,7 @@ fn a_contract_book_counts_versions_behind_a_rest_snapshot() {
               GAP BTC_USDT book 1004..1004: book sequence 15 after 13
               book BTC_USDT snapshot 15
             trade (whole)
-              trade BTC_USDT 1005000
+              trade BTC_USDT 1005000 (7)
         "#]]);
 }
 
