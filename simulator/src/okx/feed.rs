@@ -393,10 +393,8 @@ fn flush_book(channel: &mut Channel, base: u64, floor: &mut Floor, at_ns: i64, s
         }
         return;
     }
-    // A level that came and went between two messages is no change.
-    let rows = |half: BTreeMap<i64, (i64, bool)>| {
-        half.into_iter().filter(|(_, (q, was))| *q > 0 || *was).map(|(p, (q, was))| (p, q, was)).collect()
-    };
+    // A level that came and went between two messages is told too: a book by REST from in between may hold it.
+    let rows = |half: BTreeMap<i64, (i64, bool)>| half.into_iter().map(|(p, (q, was))| (p, q, was)).collect();
     let (bids, asks) = (rows(std::mem::take(&mut channel.bids)), rows(std::mem::take(&mut channel.asks)));
     let l = floor.market.listing(i);
     let (last, spec) = (l.update_id.saturating_sub(base), l.spec.clone());
