@@ -18,7 +18,7 @@ use serde_json::Value;
 use simulator::sign::hmac_sha256_hex;
 use tests::fleet::Fleet;
 use tests::venue::Venues;
-use tests::{Server, program, stored, wait_for};
+use tests::{Server, program, stored, wait_for, within};
 
 const BOUND: Duration = Duration::from_secs(60);
 const VENUE: &str = "binance-usdm";
@@ -338,11 +338,8 @@ impl Script {
 
     async fn play(floor: &mut Floor) -> anyhow::Result<()> {
         let mut script = Self { said: 0, low: floor.low().await? };
-        let begun = Instant::now();
-        while !script.step(floor).await? {
-            ensure!(begun.elapsed() < BOUND, "{:?}\n{}", floor.journal().await?, floor.fleet.logs());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let done = within(BOUND, async || Ok(script.step(floor).await?.then_some(()))).await?;
+        ensure!(done.is_some(), "{:?}\n{}", floor.journal().await?, floor.fleet.logs());
         Ok(())
     }
 }
@@ -392,31 +389,27 @@ async fn killed_behind_each(stream: &str, moment: Moment) -> anyhow::Result<(Jou
     let mut script = Script { said: 0, low: floor.low().await? };
     let begun = Instant::now();
     let mut gate = 1;
-    'gates: loop {
+    loop {
         let mut config = floor.bus.js().get_stream(stream).await?.cached_info().config.clone();
         config.max_messages = gate;
         floor.bus.js().update_stream(config).await?;
         asked.clear();
         floor.fleet.spawn("executor")?;
-        let waited = Instant::now();
-        loop {
+        let done = within(BOUND, async || {
             if script.step(&mut floor).await? {
-                break 'gates;
+                return Ok(Some(true));
             }
             let there = match moment {
                 Moment::AtOnce => floor.bus.stream(stream).await?.last_seq == gate as u64,
                 Moment::BeforeTheNext => asked.has(stream, gate as u64 + 1),
             };
-            if there {
-                break;
-            }
-            ensure!(
-                waited.elapsed() < BOUND && begun.elapsed() < 5 * BOUND,
-                "{stream}:{gate}: {:?}\n{}",
-                floor.journal().await?,
-                floor.fleet.logs()
-            );
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            Ok(there.then_some(false))
+        })
+        .await?;
+        match done {
+            Some(true) => break,
+            Some(false) if begun.elapsed() < 5 * BOUND => {}
+            _ => bail!("{stream}:{gate}: {:?}\n{}", floor.journal().await?, floor.fleet.logs()),
         }
         ensure!(floor.fleet.kill9("executor")?, "the executor is gone");
         let last = floor.bus.stream(stream).await?.last_seq;

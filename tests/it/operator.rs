@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use async_nats::jetstream::stream::Config as Stream;
 use nats::{Bus, Layout};
 use schemas::raw::{Trade, Trades};
@@ -308,24 +308,26 @@ async fn top_shows_tasks_with_their_rates_and_accounts_with_their_orders() -> an
     // Trades come while it looks.
     let bus = server.bus("ingest").await?;
     let mut writer = nats::Writer::open(&bus, &stream::raw("binance")).await?;
-    let feeding = tokio::spawn(async move {
-        for id in 1..=600u64 {
+    let mut feeding = tokio::spawn(async move {
+        for id in 1..=1_000_000u64 {
             let mut pack = Trades::new(0, "binance", "BTCUSDT", Scale { price: 2, qty: 5 });
             let ts = Nanos(1_700_000_000_000_000_000 + id as i64 * 100_000_000);
             pack.push(Trade { ts, recv: ts, id, price: PriceM(6_000_000), size: QtyM(100), side: Side::Buy });
             writer.push(pack.subject(), pack.encode()).await?;
             writer.drain().await?;
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         anyhow::Ok(())
     });
-    let document = wait_for("a rate of aggregate", BOUND, || async {
+    let rated = wait_for("a rate of aggregate", BOUND, || async {
         let (code, document) = top(server, &dir, &["top", "--once", "--interval-ms", "600"]).ok()?;
         let task = document["tasks"].as_array()?.iter().find(|t| t["task"] == "aggregate.binance.0")?.clone();
         (code == Some(0) && task["heard_per_s"].as_f64()? > 0.0).then_some(document)
-    })
-    .await?;
-    feeding.await??;
+    });
+    let document = tokio::select! {
+        document = rated => document?,
+        fed = &mut feeding => bail!("the trades ended first: {fed:?}"),
+    };
+    feeding.abort();
     for stage in STAGES {
         let tasks = document["tasks"].as_array().context("tasks")?;
         let of = |t: &&Value| t["task"].as_str().is_some_and(|name| name.starts_with(stage));

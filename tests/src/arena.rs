@@ -20,6 +20,7 @@ use crate::feed::Feed;
 use crate::fleet::{Fleet, STAGES};
 use crate::proxy::Proxy;
 use crate::session::{self, ACCOUNT, Reference, VENUE};
+use crate::within;
 
 /// How long the rest of a session may take once nobody disturbs it.
 const FINISH_BOUND: Duration = Duration::from_secs(240);
@@ -137,8 +138,7 @@ impl Arena {
             }
         }
         self.desk_up_to(u64::MAX);
-        let begun = Instant::now();
-        loop {
+        let finished = within(FINISH_BOUND, async || {
             self.look_after()?;
             if self.feed.as_ref().is_some_and(JoinHandle::is_finished)
                 && let Some(feed) = self.feed.take()
@@ -147,15 +147,13 @@ impl Arena {
             }
             let ends = session::ends(&self.bus, &reference.session).await?;
             let long_enough = reference.ends.iter().all(|(name, end)| ends.get(name) >= Some(end));
-            if long_enough && session::written(&self.database, &ends).await? {
-                break;
-            }
-            if begun.elapsed() > FINISH_BOUND {
-                // The comparison says where it stopped.
-                eprintln!("not finished within {FINISH_BOUND:?}\n{}", self.fleet.logs());
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            let written = long_enough && session::written(&self.database, &ends).await?;
+            Ok(written.then_some(()))
+        })
+        .await?;
+        if finished.is_none() {
+            // The comparison says where it stopped.
+            eprintln!("not finished within {FINISH_BOUND:?}\n{}", self.fleet.logs());
         }
         Ok(())
     }

@@ -13,11 +13,10 @@ use simulator::rng::Rng;
 use crate::arena::{Arena, Verdict};
 use crate::fleet::{INSTANCES_MAX, STAGES};
 use crate::session::{ACCOUNT, Reference};
+use crate::within;
 
 /// How long a zombie or twin may stay beside the instance that took over, in milliseconds.
 const DOUBLE_MS_MAX: u64 = 1500;
-/// How often the stages are looked after.
-const TICK: Duration = Duration::from_millis(5);
 /// Share of the desk that is stored before the stages start to be struck.
 const DESK_BEFORE: f64 = 0.2;
 
@@ -248,16 +247,16 @@ impl Striker {
         let mut due = begun;
         for strike in schedule {
             due = due.max(begun) + Duration::from_millis(strike.after_ms);
-            loop {
+            // Until the strike is due the floor is looked after.
+            let left = due.min(begun + bound).saturating_duration_since(Instant::now());
+            within(left, async || {
                 let share = DESK_BEFORE + (1.0 - DESK_BEFORE) * begun.elapsed().as_secs_f64() / bound.as_secs_f64();
                 self.arena.desk_up_to((desk as f64 * share) as u64);
                 self.undo()?;
                 self.counts.ousted += u64::from(self.arena.look_after()?);
-                if Instant::now() >= due || begun.elapsed() >= bound {
-                    break;
-                }
-                tokio::time::sleep(TICK).await;
-            }
+                Ok(None::<()>)
+            })
+            .await?;
             if begun.elapsed() >= bound || self.counts.kills() >= kills_max {
                 break;
             }

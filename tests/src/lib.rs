@@ -317,12 +317,21 @@ pub async fn wait_for<T, F>(what: &str, bound: Duration, mut probe: impl FnMut()
 where
     F: Future<Output = Option<T>>,
 {
+    let found = within(bound, async || Ok(probe().await)).await?;
+    found.with_context(|| format!("{what}: not within {bound:?}"))
+}
+
+/// What the probe found, which may fail and may change what it looks at; None when the bound passed without it.
+pub async fn within<T>(
+    bound: Duration,
+    mut probe: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<Option<T>> {
     let begun = Instant::now();
     loop {
-        if let Some(value) = probe().await {
-            return Ok(value);
+        let found = probe().await?;
+        if found.is_some() || begun.elapsed() >= bound {
+            return Ok(found);
         }
-        ensure!(begun.elapsed() < bound, "{what}: not within {bound:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
