@@ -53,6 +53,8 @@ struct Symbol {
     trades: Trades,
     /// Of trades whose ids do not rise.
     memory: Memory,
+    /// A frame of trades was lost while older ones were waited for already.
+    doubted: bool,
     book: Sync,
     view: View,
     /// Changes are waiting and a snapshot was asked for.
@@ -97,7 +99,7 @@ struct Memory {
     order: VecDeque<(event::Symbol, Nanos)>,
     known: BTreeSet<event::Symbol>,
     last: u64,
-    /// Trades before this time were forgotten: whatever comes from there came already.
+    /// Trades before this time were forgotten, or never wanted: whatever comes from there is not missing.
     forgotten: Option<Nanos>,
 }
 
@@ -173,6 +175,7 @@ impl Feed {
                     None => Trades::Unknown,
                 },
                 memory: tail.map(|tail| Memory::of(tail, limits.trades_remembered_max)).unwrap_or_default(),
+                doubted: false,
                 book: Sync::new(self.rule, limits.held_max),
                 view: View::new(limits.book_levels, limits.book_levels_kept_max),
                 book_asked: false,
@@ -219,6 +222,7 @@ impl Feed {
             s.book.reset();
             s.view.clear();
             s.book_asked = false;
+            s.doubted = false;
             match &mut s.trades {
                 Trades::Following { sure, .. } => *sure = false,
                 // What waits is asked for again after the reconnect: the fetch may answer for the old connection.
@@ -253,28 +257,23 @@ impl Feed {
             return;
         }
         for (name, s) in self.symbols.iter_mut().filter(|(name, _)| of.is_none_or(|of| of == name.as_str())) {
-            if let Trades::Following { last, sure: true } = s.trades {
-                s.trades = filling(last, Vec::new());
-                wants.push(Want::Trades { symbol: name.clone(), after: last });
+            match s.trades {
+                Trades::Following { last, sure: true } => {
+                    s.trades = filling(last, Vec::new());
+                    wants.push(Want::Trades { symbol: name.clone(), after: last });
+                }
+                Trades::Filling { .. } => s.doubted = true,
+                Trades::Following { sure: false, .. } | Trades::Unknown => {}
             }
         }
     }
 
-    /// The venue lost messages of this connection: no book on it can be trusted any more. Trades that are missing show by
-    /// their ids, or the venue is asked.
+    /// The venue lost messages of this connection: no book on it can be trusted any more, and no tape whose ids show no hole.
     pub fn broken(&mut self, now: Nanos, reason: &str, out: &mut Vec<Action>, wants: &mut Vec<Want>) {
         for (name, s) in self.symbols.iter_mut().filter(|(_, s)| s.book.is_live()) {
             restart_book(s, name, s.last_ts.unwrap_or(now), reason, out, wants);
         }
-        if self.ids == TradeIds::Consecutive || !self.recover {
-            return;
-        }
-        for (name, s) in &mut self.symbols {
-            if let Trades::Following { last, .. } = s.trades {
-                s.trades = filling(last, Vec::new());
-                wants.push(Want::Trades { symbol: name.clone(), after: last });
-            }
-        }
+        self.doubt_trades(None, wants);
     }
 
     /// Asks once more for a book whose snapshot should have come by now. A book that follows is left alone.
@@ -387,7 +386,7 @@ impl Feed {
                 }
                 held.push(row);
                 if held.len() >= held_max {
-                    self.give_up(name, "more trades arrived than may wait", out);
+                    self.overflow(name, out);
                 }
             }
             Trades::Following { last, .. } if ids != TradeIds::Unordered && row.id <= *last => self.duplicates += 1,
@@ -440,6 +439,7 @@ impl Feed {
             self.history_due.iter().filter(|(_, due)| **due <= now).map(|(name, _)| name.clone()).collect();
         for name in late {
             self.history_due.remove(&name);
+            self.doubt_present(&name);
             self.give_up(&name, "the venue sent no history", out);
         }
     }
@@ -548,6 +548,27 @@ impl Feed {
         self.give_up(name, "the venue does not have the trades between", out);
     }
 
+    /// To be sent history a subscription is left and taken again: what happens between is missing unless history comes.
+    fn doubt_present(&mut self, name: &str) {
+        if let Some(s) = self.symbols.get_mut(name) {
+            s.doubted = true;
+        }
+    }
+
+    /// More trades wait than may: they go, and history that comes by itself is waited for still.
+    fn overflow(&mut self, name: &str, out: &mut Vec<Action>) {
+        let history_comes = self.history_due.contains_key(name);
+        if history_comes {
+            self.doubt_present(name);
+        }
+        self.give_up(name, "more trades arrived than may wait", out);
+        if let Some(s) = self.symbols.get_mut(name).filter(|_| history_comes)
+            && let Trades::Following { last, .. } = s.trades
+        {
+            s.trades = filling(last, Vec::new());
+        }
+    }
+
     fn give_up(&mut self, name: &str, why: &str, out: &mut Vec<Action>) {
         out.push(Action::Warn(format!("backfill {name}: {why}")));
         self.settle(name, out);
@@ -565,8 +586,20 @@ impl Feed {
         let Trades::Filling { last, held, .. } = &mut s.trades else { return };
         let mut last = *last;
         let mut held = std::mem::take(held);
+        // Behind what was told as missing already, and went by since: it would come too late.
+        if let (TradeIds::Unordered, Some((from, _)), Some(newest)) = (ids, s.open.get("trade"), s.trade_ts) {
+            let known = held.len();
+            held.retain(|row| row.trade.as_ref().is_none_or(|t| s.memory.has(t) || !(*from..newest).contains(&t.ts)));
+            if held.len() < known {
+                let late = known - held.len();
+                out.push(Action::Warn(format!("history {name}: {late} trades of a gap came behind later ones")));
+            }
+        }
+        let time = |row: &Held| row.trade.as_ref().map(|t| t.ts);
+        let past = held.iter().filter(|row| row.trade.as_ref().is_some_and(|t| t.backfill)).filter_map(time).min();
+        let first = past.or(held.iter().filter_map(time).min());
         match ids {
-            TradeIds::Unordered => held.sort_by_key(|row| row.trade.as_ref().map(|t| t.ts)),
+            TradeIds::Unordered => self.duplicates += by_time(&mut held),
             TradeIds::Consecutive | TradeIds::Rising => held.sort_by_key(|row| row.id),
         }
         // Without consecutive ids only a trade that is stored already proves that nothing lies between.
@@ -576,11 +609,17 @@ impl Feed {
                 TradeIds::Rising => held.iter().any(|row| row.id <= last),
                 TradeIds::Unordered => held.iter().any(|row| row.trade.as_ref().is_some_and(|t| s.memory.has(t))),
             };
-        if !proven && let Some(from) = s.trade_ts {
-            let first = held.iter().find_map(|row| row.trade.as_ref().map(|t| t.ts));
+        // What the venue gave has no hole, and it reaches to the present; before it there may be some.
+        let doubted = std::mem::take(&mut s.doubted);
+        let mut lasting = None;
+        if (!proven || doubted)
+            && let Some(from) = s.trade_ts
+        {
             open_gap(s, name, "trade", from, "what the venue still has of its trades does not reach back to ours", out);
-            // Without any the next trade ends it.
-            if let Some(to) = first {
+            if doubted {
+                // One may have been lost behind it: the next trade ends the gap, and none of these.
+                lasting = s.open.remove("trade");
+            } else if let Some(to) = first {
                 close_gap(s, name, "trade", to, out);
             }
         }
@@ -595,6 +634,7 @@ impl Feed {
             last = row.id;
             self.duplicates += u64::from(!emit(row, s, ids, remembered_max, out));
         }
+        s.open.extend(lasting.map(|open| ("trade", open)));
         s.trades = Trades::Following { last, sure: true };
     }
 
@@ -663,6 +703,30 @@ fn numbered(event: &Event) -> Option<(&str, u64)> {
         Event::Ignored { trade: Some((symbol, id)), .. } => Some((symbol, *id)),
         _ => None,
     }
+}
+
+/// Puts trades in the order in which they happened, and gives how many came twice. Of one time, those that came live stand as
+/// they came, and where the history has them, too, as it has them: it alone has all of its stretch.
+fn by_time(held: &mut Vec<Held>) -> u64 {
+    let id = |row: &Held| row.trade.as_ref().and_then(|t| t.venue_id.clone());
+    let is_past = |row: &Held| row.trade.as_ref().is_some_and(|t| t.backfill);
+    let past = held.iter().enumerate().filter(|(_, row)| is_past(row));
+    let places: BTreeMap<event::Symbol, usize> = past.filter_map(|(n, row)| Some((id(row)?, n))).collect();
+    let mut doubled = BTreeSet::new();
+    for n in 0..held.len() {
+        let place = id(&held[n]).and_then(|id| places.get(&id)).copied();
+        if let Some(place) = place.filter(|place| *place != n && !is_past(&held[n])) {
+            held[place] = held[n].clone();
+            doubled.insert(n);
+        }
+    }
+    let mut n = 0;
+    held.retain(|_| {
+        n += 1;
+        !doubled.contains(&(n - 1))
+    });
+    held.sort_by_key(|row| row.trade.as_ref().map(|t| t.ts));
+    doubled.len() as u64
 }
 
 /// False: the trade came already.

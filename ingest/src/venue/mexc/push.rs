@@ -86,10 +86,17 @@ pub(super) fn decode(frame: &[u8], out: &mut Vec<Event>) -> Result<(), String> {
     }
 }
 
-/// The channel of a frame, as far as that can be read: of one that could not be read whole.
-pub(super) fn channel(frame: &[u8]) -> Option<&str> {
-    let first = fields(frame).next()?.ok().filter(|(number, _)| *number == 1)?;
-    first.1.text().ok()
+/// Channel and symbol of a frame that could not be read whole, as far as they can be.
+pub(super) fn subject(frame: &[u8]) -> (Option<&str>, Option<&str>) {
+    let (mut channel, mut symbol) = (None, None);
+    for (number, value) in fields(frame).map_while(Result::ok) {
+        match number {
+            1 => channel = value.text().ok(),
+            3 => symbol = value.text().ok(),
+            _ => {}
+        }
+    }
+    (channel, symbol)
 }
 
 /// A frame without a body is legal; it says nothing.

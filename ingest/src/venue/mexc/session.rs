@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::names::Names;
 use super::{Kind, contract, decode, push, rest};
 use crate::book::Rule;
-use crate::connection::{BookSource, Call, Carries, Connection, Ids, Pace, Protocol, Refused, Topic, cut};
+use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Pace, Protocol, Refused, Topic, cut};
 use crate::event::{Control, Event, Frame, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session, Tail};
@@ -188,13 +188,10 @@ fn method(topic: &str, on: bool) -> (String, Value) {
     (format!("{}.{channel}", if on { "sub" } else { "unsub" }), param)
 }
 
-/// A frame that could not be read, but held trades.
-fn held_trades(kind: Kind, frame: Frame<'_>) -> bool {
-    match (kind, frame) {
-        (Kind::Spot, Frame::Binary(bytes)) => push::channel(bytes).is_none_or(|c| carries(kind, c) == Carries::Trades),
-        (Kind::Contract, Frame::Text(text)) => text.contains("push.deal\""),
-        _ => false,
-    }
+/// The symbol that a text says it is about.
+fn symbol_in(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once(r#""symbol":""#)?;
+    Some(rest.split_once('"')?.0.to_owned())
 }
 
 impl Protocol for Mexc {
@@ -257,21 +254,31 @@ impl Protocol for Mexc {
             Kind::Spot => decode::decode(frame, out),
             Kind::Contract => contract::decode(frame, out),
         }
-        let mut lost = false;
         for event in &mut out[before..] {
             match event {
                 Event::Trade(trade) => {
                     let symbol = trade.symbol.clone();
                     self.named(&symbol, |names| names.push(trade));
                 }
-                Event::Malformed(_) => lost = lost || held_trades(self.kind, frame),
                 event if self.kind == Kind::Contract => self.answered(event),
                 _ => {}
             }
         }
-        if lost {
-            // No id shows the hole that its trades leave.
-            out.push(Event::Control(Control::Broken { reason: "trades that could not be read".to_owned() }));
+    }
+
+    fn lost_trades(&self, frame: Frame<'_>) -> Lost {
+        let (trades, symbol) = match (self.kind, frame) {
+            (Kind::Spot, Frame::Binary(bytes)) => {
+                let (channel, symbol) = push::subject(bytes);
+                (channel.is_none_or(|c| carries(self.kind, c) == Carries::Trades), symbol.map(str::to_owned))
+            }
+            (Kind::Contract, Frame::Text(text)) => (text.contains("push.deal\""), symbol_in(text)),
+            _ => (false, None),
+        };
+        match (trades, symbol) {
+            (false, _) => Lost::Nothing,
+            (true, Some(symbol)) => Lost::Of(symbol),
+            (true, None) => Lost::Any,
         }
     }
 

@@ -1,9 +1,16 @@
 //! Scripts: what happens to a session, and what it asks for.
 
+use std::collections::BTreeSet;
+
 use expect_test::expect;
+use proptest::prelude::*;
+use schemas::Nanos;
 use serde_json::json;
 
+use crate::event::{Event, Frame};
 use crate::session::tests::{Bench, plan};
+use crate::session::{Action, Missing, Session};
+use crate::venue::by_id;
 
 /// Trades as (tid, time in ms).
 fn trades(coin: &str, rows: &[(u64, i64)]) -> String {
@@ -135,7 +142,8 @@ fn history_that_does_not_reach_back_is_a_gap_and_so_is_none_at_all() {
 
 #[test]
 fn a_broken_frame_that_may_have_held_trades_asks_for_those_of_its_coin_again() {
-    let half = trades("BTC", &[(450, 25)]);
+    // Two trades of one millisecond, of which the first is lost.
+    let half = trades("BTC", &[(450, 30)]);
     let half = &half[..half.len() / 2];
     Bench::new("hyperliquid", &plan("hyperliquid", &["BTC", "ETH"], &["{}@trades"], &[]))
         .open()
@@ -150,7 +158,7 @@ fn a_broken_frame_that_may_have_held_trades_asks_for_those_of_its_coin_again() {
         .frame("a trade on its way", &trades("BTC", &[(8, 30)]))
         .frame("left", &ack("unsubscribe", "trades", "BTC"))
         .frame("back", &ack("subscribe", "trades", "BTC"))
-        .frame("history", &trades("BTC", &[(900, 10), (450, 25), (8, 30)]))
+        .frame("history", &trades("BTC", &[(900, 10), (450, 30), (8, 30)]))
         .frame("trade", &trades("BTC", &[(4, 50)]))
         .frame("a frame that says nothing", r#"{"channel":"tra"#)
         .until(1400)
@@ -177,8 +185,8 @@ fn a_broken_frame_that_may_have_held_trades_asks_for_those_of_its_coin_again() {
             left
             back
             history (whole)
-              trade BTC 25000 (450) from the past
-              trade BTC 30000 (8)
+              trade BTC 30000 (450) from the past
+              trade BTC 30001 (8)
             trade (whole)
               trade BTC 50000 (4)
             a frame that says nothing
@@ -266,4 +274,167 @@ fn a_quiet_market_is_pinged_and_a_ping_without_an_answer_ends_the_connection() {
             timer 51000 (whole)
               RECONNECT after 0 ms: no answer to a request for 10000 ms
         "#]]);
+}
+
+/// What happens to a connection; counts are trades.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A message of trades.
+    Traded(usize),
+    /// A message of trades that arrives broken.
+    Broken(usize),
+    /// The connection is lost, and trades happen before the next one.
+    Lost(usize),
+    /// Time passes.
+    Waited,
+}
+
+/// A venue of one coin that answers subscriptions, and what its connection says.
+struct World {
+    session: Box<dyn Session>,
+    now: Nanos,
+    /// Every trade that happened: tid and time in ms.
+    tape: Vec<(u64, i64)>,
+    /// Trades of the history that a subscription begins with.
+    reach: usize,
+    subscribed: bool,
+    /// Our number and the venue's id.
+    told: Vec<(u64, u64)>,
+    gaps: Vec<Missing>,
+}
+
+impl World {
+    fn new(reach: usize, held_max: usize) -> Self {
+        let mut plan = plan("hyperliquid", &["BTC"], &["{}@trades"], &[]);
+        plan.limits.held_max = held_max;
+        let (venue, market) = by_id("hyperliquid").unwrap();
+        let session = venue.sessions(market, &plan).remove(0);
+        let (tape, told, gaps) = (Vec::new(), Vec::new(), Vec::new());
+        Self { session, now: Nanos::from_ms(1000), tape, reach, subscribed: false, told, gaps }
+    }
+
+    fn act(&mut self, call: impl FnOnce(&mut dyn Session, Nanos, &mut Vec<Action>)) {
+        let mut out = Vec::new();
+        call(&mut *self.session, self.now, &mut out);
+        let mut answers = Vec::new();
+        for action in out {
+            match action {
+                Action::Send(text) => {
+                    let asked: serde_json::Value = serde_json::from_str(&text).unwrap();
+                    let method = asked["method"].as_str().unwrap();
+                    if method == "ping" {
+                        answers.push(r#"{"channel":"pong"}"#.to_owned());
+                        continue;
+                    }
+                    self.subscribed = method == "subscribe";
+                    if !self.subscribed {
+                        // Somebody trades while we are away.
+                        self.trade(1);
+                    }
+                    answers.push(ack(method, "trades", "BTC"));
+                    let newest = &self.tape[self.tape.len().saturating_sub(self.reach)..];
+                    if self.subscribed && !newest.is_empty() {
+                        answers.push(trades("BTC", newest));
+                    }
+                }
+                Action::Emit { event: Event::Trade(t), .. } => {
+                    self.told.push((t.id, t.venue_id.as_deref().unwrap().parse().unwrap()));
+                }
+                Action::Gap(gap) if gap.channel == "trade" => self.gaps.push(gap),
+                Action::Reconnect { reason, .. } => panic!("{reason}"),
+                _ => {}
+            }
+        }
+        answers.iter().for_each(|answer| self.hear(answer));
+    }
+
+    fn hear(&mut self, frame: &str) {
+        self.act(|s, now, out| s.on_frame(now, Frame::Text(frame), out));
+    }
+
+    fn wait(&mut self, ms: i64) {
+        let end = self.now.plus_ns(ms * Nanos::PER_MS);
+        while let Some(due) = self.session.next_timer().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.act(|s, now, out| s.on_timer(now, out));
+        }
+        self.now = end;
+    }
+
+    /// Trades happen, some of them in the same millisecond; ids rise and fall.
+    fn trade(&mut self, n: usize) -> String {
+        let from = self.tape.len();
+        for _ in 0..n {
+            let count = self.tape.len() as u64;
+            let time = self.tape.last().map_or(0, |(_, time)| *time) + i64::from(count % 3 != 0);
+            self.tape.push((count.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20, time));
+        }
+        trades("BTC", &self.tape[from..])
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Traded(n) | Step::Broken(n) => {
+                let frame = self.trade(n);
+                let heard = if matches!(step, Step::Traded(_)) { &frame[..] } else { &frame[..frame.len() * 2 / 3] };
+                if self.subscribed {
+                    self.hear(heard);
+                }
+            }
+            Step::Lost(n) => {
+                self.act(|s, now, out| s.on_closed(now, "cut", out));
+                self.subscribed = false;
+                self.trade(n);
+                self.now = self.now.plus_ns(Nanos::PER_MS);
+                self.act(|s, now, out| s.on_open(now, out));
+            }
+            Step::Waited => self.wait(100),
+        }
+    }
+
+    fn is_told_as_missing(&self, time_ms: i64) -> bool {
+        let ended: Vec<_> = self.gaps.iter().filter_map(|g| Some((g.from, g.to?))).collect();
+        let open = self.gaps.iter().filter(|g| g.to.is_none()).count() > ended.len();
+        let at = Nanos::from_ms(time_ms);
+        ended.iter().any(|(from, to)| *from <= at && at <= *to) || (open && self.gaps.last().unwrap().from <= at)
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (1usize..4).prop_map(Step::Traded),
+        1 => (1usize..4).prop_map(Step::Broken),
+        1 => (0usize..12).prop_map(Step::Lost),
+        3 => Just(Step::Waited),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+proptest! {
+    /// Whatever is lost and however short the history is: every trade is told once and in order, or lies in a gap that is told.
+    #[test]
+    fn every_trade_is_told_once_or_lies_in_a_gap(
+        steps in steps(), reach in 0usize..9, held_max in prop_oneof![3usize..12, Just(1000)],
+    ) {
+        let mut world = World::new(reach, held_max);
+        world.act(|s, now, out| s.on_open(now, out));
+        steps.into_iter().for_each(|step| world.step(step));
+        // What is waited for is given up within the bound of an acknowledgement; a last trade ends the last gap.
+        world.wait(10_500);
+        world.step(Step::Traded(1));
+        world.wait(10_500);
+        prop_assert!(world.session.is_whole());
+        prop_assert!(world.told.windows(2).all(|two| two[0].0 < two[1].0), "{:?}", world.told);
+        let places: Vec<usize> =
+            world.told.iter().map(|(_, tid)| world.tape.iter().position(|(known, _)| known == tid).unwrap()).collect();
+        // The tape begins with the first trade that was told; of its millisecond an older one may come with a history.
+        let first = places[0];
+        let time = |place: usize| world.tape[place].1;
+        let on_tape: Vec<usize> = places.iter().copied().filter(|place| *place >= first).collect();
+        prop_assert!(on_tape.windows(2).all(|two| time(two[0]) <= time(two[1])), "{places:?}");
+        prop_assert_eq!(places.iter().collect::<BTreeSet<_>>().len(), places.len(), "{:?}", places);
+        for (place, (tid, time)) in world.tape.iter().enumerate().skip(first) {
+            prop_assert!(places.contains(&place) || world.is_told_as_missing(*time), "{tid} at {time}: {:?}", world.gaps);
+        }
+    }
 }
