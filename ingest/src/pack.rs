@@ -1,12 +1,14 @@
 //! Events become raw facts: partition, mantissas at the symbol's scale, packs of one symbol and kind.
 //!
 //! Invariant P-1: ticks of one symbol and kind leave in the order in which they came.
+//! Invariant P-2: a trade or book whose numbers the stored form does not hold is a dead letter and a gap; no change of a book
+//! follows it before the next snapshot that fits.
 
 use std::collections::BTreeMap;
 
 use schemas::fixed::mantissa_at;
 use schemas::raw::{
-    BookUpdate, Books, Clock, Dead, Gap, LinkEvent, Liquidation, Liquidations, Origin, Quote, Quotes, Raw,
+    BookAction, BookUpdate, Books, Clock, Dead, Gap, LinkEvent, Liquidation, Liquidations, Origin, Quote, Quotes, Raw,
     TickerUpdate, Tickers, Trade, Trades, VenueBar, VenueBars,
 };
 use schemas::subject::partition;
@@ -47,6 +49,8 @@ struct Symbol {
     scale: Scale,
     /// The open packs, by kind.
     packs: [Option<Raw>; KINDS],
+    /// Since when the book has no stored form, and why: until its next snapshot that fits.
+    unfit_book: Option<(Nanos, String)>,
 }
 
 /// One event on its way into a pack: what it is, and the numbers that its scale must hold.
@@ -106,7 +110,8 @@ impl Packer {
                 None => {
                     let p = partition(&self.venue, symbol, self.partitions);
                     let packs = [const { None }; KINDS];
-                    self.symbols.push(Symbol { name: symbol.into(), p, scale: Scale::default(), packs });
+                    let scale = Scale::default();
+                    self.symbols.push(Symbol { name: symbol.into(), p, scale, packs, unfit_book: None });
                     self.names.insert(symbol.into(), self.symbols.len() - 1);
                     self.symbols.len() - 1
                 }
@@ -122,6 +127,7 @@ impl Packer {
             Event::Trade(t) if t.aggregate.is_some() == self.aggregates => (&t.symbol, Tick::Trade(t)),
             Event::Trade(_) => return,
             Event::Bbo(b) => (&b.symbol, Tick::Quote(b)),
+            Event::Book(b) if self.follows_unfit(b) => return,
             Event::Book(b) => (&b.symbol, Tick::Book(b)),
             Event::Ticker(t) => (&t.symbol, Tick::Ticker(ticker(t, recv))),
             Event::Mark(m) => (&m.symbol, Tick::Ticker(mark(m, recv))),
@@ -161,6 +167,42 @@ impl Packer {
         };
         if let Err(why) = self.add(symbol, recv, tick, out) {
             self.dead(recv, &why, &format!("{event:?}"), out);
+            self.unfit(recv, event, why, out);
+        }
+    }
+
+    /// A change behind a book that has no stored form.
+    fn follows_unfit(&mut self, book: &event::Book) -> bool {
+        let at = self.place(&book.symbol);
+        book.action == BookAction::Update && self.symbols[at].unfit_book.is_some()
+    }
+
+    /// What is missing because its numbers do not fit: a trade, one top of a book, or a book until its next snapshot.
+    fn unfit(&mut self, recv: Nanos, event: &Event, reason: String, out: &mut Vec<Raw>) {
+        let (symbol, channel, from, lasts) = match event {
+            Event::Trade(t) => (&t.symbol, "trade", t.ts, false),
+            Event::Book(b) => (&b.symbol, "book", b.ts.unwrap_or(recv), !b.partial),
+            _ => return,
+        };
+        let at = self.place(symbol);
+        if lasts {
+            if self.symbols[at].unfit_book.is_some() {
+                return;
+            }
+            self.symbols[at].unfit_book = Some((from, reason.clone()));
+        }
+        let to = (!lasts).then_some(from);
+        self.gap(&Missing { symbol: symbol.to_string(), channel, from, to, reason }, out);
+    }
+
+    /// A snapshot that fits ends the gap of those that did not.
+    fn fits_again(&mut self, at: usize, recv: Nanos, tick: &Tick, out: &mut Vec<Raw>) {
+        let Tick::Book(b) = tick else { return };
+        if !b.partial
+            && let Some((from, reason)) = self.symbols[at].unfit_book.take()
+        {
+            let (symbol, to) = (b.symbol.to_string(), Some(b.ts.unwrap_or(recv).max(from)));
+            self.gap(&Missing { symbol, channel: "book", from, to, reason }, out);
         }
     }
 
@@ -170,6 +212,7 @@ impl Packer {
         let scale = tick.widen(known.scale);
         tick.fits(scale)?;
         known.scale = scale;
+        self.fits_again(at, recv, &tick, out);
         let kind = tick.kind();
         // More digits begin a pack of their own, and so does another way of having come here.
         let goes_into = |pack: &Raw| scale_of(pack) == scale && tick.same_origin(pack);

@@ -57,14 +57,69 @@ fn more_digits_begin_a_pack_of_their_own_and_lose_nothing() {
 }
 
 #[test]
-fn a_number_beyond_63_bits_goes_to_the_dead_letters_and_the_scale_stays() {
+fn a_trade_beyond_63_bits_is_a_dead_letter_and_a_gap_and_the_scale_stays() {
     let mut packer = Packer::new("binance", 16, 256, false);
     let mut out = Vec::new();
     packer.take(Nanos(0), &trade("X", 1, "1", "12345678901234567890.5"), &mut out);
-    assert!(matches!(&out[..], [Raw::Dead(d)] if d.reason.contains("63 bits")), "{out:?}");
+    let [Raw::Dead(dead), Raw::Gap(gap)] = &out[..] else { panic!("{out:?}") };
+    assert!(dead.reason.contains("63 bits"), "{dead:?}");
+    assert_eq!((gap.symbol.as_str(), gap.channel.as_str(), gap.to_ns), ("X", "trade", Some(gap.from_ns)));
     packer.take(Nanos(0), &trade("X", 2, "1", "2"), &mut out);
     packer.flush(&mut out);
-    assert!(matches!(&out[1], Raw::Trades(t) if t.scale == Scale::default()));
+    assert!(matches!(&out[2], Raw::Trades(t) if t.scale == Scale::default()));
+}
+
+#[test]
+fn a_book_beyond_63_bits_is_a_gap_until_its_next_snapshot_and_no_change_lies_in_it() {
+    let mut packer = Packer::new("htx", 16, 256, false);
+    let mut out = Vec::new();
+    let level = |size: &str| vec![(size.parse().unwrap(), size.parse().unwrap())];
+    let book = |ms: i64, action: BookAction, size: &str| {
+        Event::Book(event::Book {
+            symbol: "X".into(),
+            action,
+            partial: false,
+            seq_first: None,
+            seq_last: None,
+            seq_prev: None,
+            bids: level(size),
+            asks: Vec::new(),
+            unit: SizeUnit::Base,
+            checksum: None,
+            ts: Some(Nanos::from_ms(ms)),
+            event_ts: None,
+        })
+    };
+    let steps = [
+        (1, BookAction::Snapshot, "1"),
+        (2, BookAction::Update, "12345678901234567890.5"),
+        (3, BookAction::Update, "2"),
+        (4, BookAction::Snapshot, "12345678901234567890.5"),
+        (5, BookAction::Update, "3"),
+        (6, BookAction::Snapshot, "4"),
+        (7, BookAction::Update, "5"),
+    ];
+    for (ms, action, size) in steps {
+        packer.take(Nanos(0), &book(ms, action, size), &mut out);
+    }
+    packer.flush(&mut out);
+    let told: Vec<String> = out
+        .iter()
+        .map(|fact| match fact {
+            Raw::Books(pack) => {
+                format!("books {:?}", pack.items.iter().map(|b| b.ts_ns / Nanos::PER_MS).collect::<Vec<_>>())
+            }
+            Raw::Gap(gap) => format!(
+                "{} gap {} {:?}",
+                gap.channel,
+                gap.from_ns / Nanos::PER_MS,
+                gap.to_ns.map(|t| t / Nanos::PER_MS)
+            ),
+            Raw::Dead(_) => "dead".to_owned(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["dead", "books [1]", "book gap 2 None", "dead", "book gap 2 Some(6)", "books [6, 7]"]);
 }
 
 #[test]
