@@ -203,6 +203,7 @@ fn signal(place: &Place, s: &Signal) -> Change {
         .keep("take_profit", s.take_profit)
         .keep("reason", s.reason.as_str())
         .keep("cause", cause(&s.cause))
+        .keep("gap_bars", s.gap_bars)
 }
 
 fn conversation(trader: &str, cycle: &str) -> Change {

@@ -183,6 +183,7 @@ pub static SIGNALS: Table = Table {
         ("take_profit", Decimal),
         ("reason", Text),
         ("cause", Text),
+        ("gap_bars", Int),
     ],
 };
 

@@ -27,6 +27,7 @@ const PARTS: &[(&str, Part)] = &[
     ("ingest", pipeline::ingest),
     ("flood", flood::flood),
     ("venues", venues::decode),
+    ("startup", venues::startup),
     ("sustained", venues::sustained),
     ("symbols", venues::memory),
     ("latency", pipeline::latency),

@@ -205,13 +205,13 @@ fn symbols(n: usize) -> Vec<String> {
     (0..n).map(|n| format!("S{n:03}USDT")).collect()
 }
 
-fn configuration(server: &Server, market: &StandIn, symbols: &[String]) -> anyhow::Result<std::path::PathBuf> {
+fn configuration(server: &Server, address: &str, symbols: &[String]) -> anyhow::Result<std::path::PathBuf> {
     let path = server.dir().join("tapeline.toml");
     let text = format!(
         "[ingest.warmup]\ncandles = {{}}\n[ingest.venues.binance]\nsymbols = {symbols:?}\n\
          channels = [\"{{}}@trade\", \"{{}}@bookTicker\", \"{{}}@depth@100ms\"]\nws_url = \"ws://{0}\"\n\
          rest_url = \"http://{0}\"\n",
-        market.address
+        address
     );
     std::fs::write(&path, text)?;
     Ok(path)
@@ -230,6 +230,33 @@ async fn whole(bus: &Bus) -> Option<()> {
     said["links"].as_array()?.iter().all(|link| link["whole"] == json!(true)).then_some(())
 }
 
+/// From the start of a process to its first connection to the venue, on a bus without anything stored.
+pub fn startup(report: &mut Report) -> anyhow::Result<()> {
+    let rt = runtime()?;
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let server = rt.block_on(Server::start())?;
+        rt.block_on(layout(&server, false))?;
+        let venue = rt.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
+        let config = configuration(&server, &venue.local_addr()?.to_string(), &symbols(20))?;
+        let begun = Instant::now();
+        let stages = Stages::start(&server, &config, &["ingest"])?;
+        rt.block_on(async { tokio::time::timeout(BOUND, venue.accept()).await })??;
+        ours.push(begun.elapsed().as_secs_f64() * 1e3);
+        drop(stages);
+        let begun = Instant::now();
+        ensure!(
+            Command::new(program("ingest")?).arg("--version").stdout(Stdio::null()).status()?.success(),
+            "--version"
+        );
+        bare.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    let beside = Some(("the program that only says its version", median(bare)));
+    let what = "from the start of ingest to its first connection to the venue";
+    report.value("Venues", what, median(ours), "ms", beside, Some(Aim::AtMost(100.0)));
+    Ok(())
+}
+
 /// 50,000 messages a second for a minute from the simulator through ingest to JetStream, without loss.
 pub fn sustained(report: &mut Report) -> anyhow::Result<()> {
     const SECONDS: u64 = 60;
@@ -241,7 +268,7 @@ pub fn sustained(report: &mut Report) -> anyhow::Result<()> {
         let bus = layout(&server, false).await?;
         // A market operation is about one message: a trade or a new best price, and changes of books ten times a second.
         let market = StandIn::start(dir.path(), &names, &["--flood", "52000"]).await?;
-        let config = configuration(&server, &market, &names)?;
+        let config = configuration(&server, &market.address, &names)?;
         let stages = Stages::start(&server, &config, &["ingest"])?;
         wait_for("a whole feed", BOUND, || async { whole(&bus).await }).await?;
         let ingest_pid = stages.pids(&server)[0].to_string();
@@ -296,7 +323,7 @@ pub fn memory(report: &mut Report) -> anyhow::Result<()> {
             let server = Server::start().await?;
             let bus = layout(&server, false).await?;
             let market = StandIn::start(dir.path(), &names, &["--flood", "5000"]).await?;
-            let config = configuration(&server, &market, &names)?;
+            let config = configuration(&server, &market.address, &names)?;
             let stages = Stages::start(&server, &config, &["ingest"])?;
             wait_for("a whole feed", BOUND, || async { whole(&bus).await }).await?;
             for name in &names {

@@ -10,13 +10,18 @@ use flate2::bufread::GzDecoder;
 use schemas::instrument::SizeUnit;
 use schemas::raw::BookAction;
 use schemas::{Decimal, Nanos, Side};
-use serde::de::{Error, IgnoredAny};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use self::notices::{integer, notification, private, refusal};
+pub(super) use self::number::{Ms, Num, Sum, unquoted};
 use super::{Kind, user};
-use crate::event::{Bar, Bbo, Book, Control, Event, Frame, Funding, Liquidation, Mark, Symbol, Ticker, Trade};
-use crate::text::{decimal, instant};
+use crate::event::{Bar, Bbo, Book, Control, Event, Frame, Mark, Symbol, Ticker, Trade};
+use crate::text::instant;
+
+mod notices;
+mod number;
 
 /// What a packed frame may hold. The largest that were seen are books of 400 levels (some 20 KB) and the list of all
 /// tickers (some 200 KB).
@@ -53,62 +58,6 @@ fn unpack(packed: &[u8]) -> Result<String, String> {
         return Err(format!("{} bytes behind the end of a gzip frame", rest.len()));
     }
     String::from_utf8(bytes).map_err(|_| "a gzip frame that holds no text".to_owned())
-}
-
-/// A number, bare or in quotes: the venue writes the same field either way.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Num(pub Decimal);
-
-impl<'de> Deserialize<'de> for Num {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let raw = <&RawValue>::deserialize(d)?;
-        decimal(unquoted(raw)).map(Self).map_err(D::Error::custom)
-    }
-}
-
-/// A sum that the venue may print with more digits than a [`Decimal`] holds, because it divided: rounded to what fits.
-/// Prices and sizes are never read so.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Sum {
-    pub value: Decimal,
-    /// The venue's text where `value` is rounded.
-    pub text: Option<String>,
-}
-
-impl<'de> Deserialize<'de> for Sum {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let raw = <&RawValue>::deserialize(d)?;
-        let text = unquoted(raw);
-        if let Ok(value) = decimal(text) {
-            return Ok(Self { value, text: None });
-        }
-        // Rounds where `decimal` refuses; what is no number is refused by both.
-        let value: Decimal = text.parse().map_err(D::Error::custom)?;
-        Ok(Self { value: value.normalize(), text: Some(text.to_owned()) })
-    }
-}
-
-/// A JSON text without its quotes; other values as they stand.
-pub(super) fn unquoted(raw: &RawValue) -> &str {
-    let text = raw.get();
-    text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text)
-}
-
-/// Milliseconds, bare or in quotes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Ms(pub i64);
-
-impl Ms {
-    pub(super) fn at(self) -> Nanos {
-        instant(self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Ms {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let raw = <&RawValue>::deserialize(d)?;
-        unquoted(raw).parse().map(Self).map_err(|_| D::Error::custom(format!("time `{}`", raw.get())))
-    }
 }
 
 /// What a frame may look like, all families together. Members that only some have are read where they are needed.
@@ -217,100 +166,6 @@ fn read(kind: Kind, frame: &str, out: &mut Vec<Event>) -> Result<(), String> {
         }
         (Some(channel), None) if !channel.starts_with("market.") => user::spot(channel, &m, out),
         _ => Err("neither data nor an answer".to_owned()),
-    }
-}
-
-/// The number of a ping, which goes back as it came.
-fn integer(raw: &RawValue) -> Result<&str, String> {
-    let digits = unquoted(raw);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(format!("ping `{}`", raw.get()));
-    }
-    Ok(raw.get())
-}
-
-/// `err-code` is a word on spot (`bad-request`) and a number on the notification sockets.
-fn refusal(m: &Message<'_>) -> Event {
-    let word = m.err_code.map(unquoted).unwrap_or("");
-    let text = m.err_msg.as_deref().unwrap_or("");
-    let code = word.parse().ok();
-    let message = if code.is_some() || word.is_empty() { text.to_owned() } else { format!("{word}: {text}") };
-    Event::Error { code, message, id: m.id().or_else(|| m.topic.as_deref().map(str::to_owned)) }
-}
-
-/// The second socket of spot (`/ws/v2`): `{"action":"push","ch":"orders#btcusdt","data":{...}}`.
-fn private(action: &str, m: &Message<'_>, out: &mut Vec<Event>) -> Result<(), String> {
-    let channel = m.ch.as_deref().unwrap_or("");
-    let refused = m.code.filter(|code| *code != 200);
-    match action {
-        "ping" => {
-            let data = m.data.ok_or("ping without data")?;
-            #[derive(Deserialize)]
-            struct Ping<'a> {
-                #[serde(borrow)]
-                ts: &'a RawValue,
-            }
-            let ts = integer(parse::<Ping>(data.get())?.ts)?;
-            let answer = format!("{{\"action\":\"pong\",\"data\":{{\"ts\":{ts}}}}}");
-            out.push(Event::Control(Control::Ping { answer }));
-        }
-        "push" => return user::spot(channel, m, out),
-        "sub" | "unsub" | "req" => out.push(match refused {
-            Some(code) => {
-                let message = m.message.as_deref().unwrap_or("").to_owned();
-                Event::Error { code: Some(code), message, id: Some(channel.to_owned()) }
-            }
-            None if action == "sub" => {
-                Event::Control(Control::Subscribed { id: channel.to_owned(), channels: vec![channel.to_owned()] })
-            }
-            None => Event::Control(Control::Ack { id: channel.to_owned() }),
-        }),
-        other => return Err(format!("action `{other}`")),
-    }
-    Ok(())
-}
-
-/// The notification sockets of derivatives: `{"op":"notify","topic":"public.BTC-USD.funding_rate",...}`.
-fn notification(kind: Kind, op: &str, m: &Message<'_>, frame: &str, out: &mut Vec<Event>) -> Result<(), String> {
-    match op {
-        "notify" => return notify(kind, m, frame, out),
-        "ping" => {
-            let ts = m.ts.ok_or("ping without ts")?;
-            let answer = format!("{{\"op\":\"pong\",\"ts\":{}}}", integer(ts)?);
-            out.push(Event::Control(Control::Ping { answer }));
-        }
-        "sub" | "unsub" | "auth" => {
-            let topic = m.topic.as_deref().unwrap_or(op);
-            let id = m.id().unwrap_or_else(|| topic.to_owned());
-            out.push(match m.err_code.map(unquoted) {
-                None | Some("0") if op == "sub" => {
-                    Event::Control(Control::Subscribed { id, channels: vec![topic.to_owned()] })
-                }
-                None | Some("0") => Event::Control(Control::Ack { id }),
-                Some(_) => refusal(m),
-            });
-        }
-        "error" => out.push(refusal(m)),
-        // Sent before the venue ends the connection.
-        "close" => out.push(Event::Control(Control::ServerShutdown)),
-        other => return Err(format!("op `{other}`")),
-    }
-    Ok(())
-}
-
-fn notify(kind: Kind, m: &Message<'_>, frame: &str, out: &mut Vec<Event>) -> Result<(), String> {
-    let topic = m.topic.as_deref().ok_or("a notification without topic")?;
-    let Some(of) = topic.strip_prefix("public.") else { return user::swap(topic, m, frame, out) };
-    let data = m.data.ok_or("a notification without data")?.get();
-    match of.rsplit('.').next().unwrap_or("") {
-        "funding_rate" => funding(m.time()?, data, out),
-        "liquidation_orders" => liquidations(kind, data, out),
-        "contract_info" | "heartbeat" => {
-            parse::<IgnoredAny>(data)?;
-            out.push(Event::Other(topic.to_owned()));
-            Ok(())
-        }
-        _ => Err(format!("unknown topic `{topic}`")),
     }
 }
 
@@ -657,57 +512,6 @@ impl Kline {
 #[derive(Deserialize)]
 struct Close {
     close: Num,
-}
-
-fn funding(at: Nanos, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
-    #[derive(Deserialize)]
-    struct Row {
-        contract_code: String,
-        funding_rate: Num,
-        funding_time: Option<Ms>,
-        estimated_rate: Option<Num>,
-    }
-    for row in parse::<Vec<Row>>(data)? {
-        out.push(Event::Funding(Box::new(Funding {
-            symbol: row.contract_code.into(),
-            rate: row.funding_rate.0,
-            due: row.funding_time.map(Ms::at),
-            next_rate: row.estimated_rate.map(|n| n.0),
-            next_due: None,
-            ts: at,
-        })));
-    }
-    Ok(())
-}
-
-fn liquidations(kind: Kind, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
-    #[derive(Deserialize)]
-    struct Row<'a> {
-        contract_code: String,
-        #[serde(borrow)]
-        direction: Cow<'a, str>,
-        #[serde(borrow)]
-        offset: Cow<'a, str>,
-        volume: Num,
-        price: Num,
-        created_at: i64,
-    }
-    for row in parse::<Vec<Row>>(data)? {
-        out.push(Event::Liquidation(Box::new(Liquidation {
-            side: side(&row.direction)?,
-            symbol: row.contract_code.into(),
-            price: row.price.0,
-            avg_price: None,
-            size: row.volume.0,
-            unit: unit(kind),
-            filled: None,
-            status: None,
-            pos_side: None,
-            offset: Some(offset(&row.offset)?),
-            ts: instant(row.created_at),
-        })));
-    }
-    Ok(())
 }
 
 pub(super) fn side(word: &str) -> Result<Side, String> {
