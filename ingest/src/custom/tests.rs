@@ -583,38 +583,20 @@ mod live {
     use simulator::VenueId;
 
     use super::*;
-    use crate::venue::chaos::{Chaos, Fault, Trial};
+    use crate::venue::chaos::{Chaos, Trial, trials};
 
     const SYMBOL: &str = "BTCUSDT";
 
-    fn trial<'a>(id: &'a str, channels: &'a [&'a str]) -> Trial<'a> {
-        Trial {
-            market: id,
-            stand_in: VenueId::BinanceSpot,
-            listed: &[SYMBOL],
-            symbols: &[SYMBOL],
-            channels,
-            limits: |_| {},
-            options: |options| options.flow.rate = 100.0,
-        }
+    fn trial(id: &'static str, channels: &'static [&'static str]) -> Trial {
+        let options = |options: &mut simulator::Options| options.flow.rate = 100.0;
+        Trial { options, ..Trial::of(id, VenueId::BinanceSpot, &[SYMBOL], &[SYMBOL], channels) }
     }
 
     #[tokio::test]
     async fn a_described_venue_follows_books_and_fills_the_hole_of_a_cut_by_rest() {
         register("described-live", "x.toml", BINANCE).unwrap();
-        let mut chaos = Chaos::start(trial("described-live", &["trades", "quotes", "book", "candles"])).await;
-        chaos
-            .until("a whole start", |s| s.is_whole() && s.snapshots(SYMBOL) == 1 && s.trades_of(SYMBOL).len() > 20)
-            .await;
-        chaos.fault(Fault::new("cut"));
-        chaos.until("the loss", |s| s.lost() == 1).await;
-        chaos.until("whole again", |s| s.is_whole() && s.snapshots(SYMBOL) == 2).await;
-        chaos.trades(SYMBOL, 20).await;
-        let seen = chaos.end().await;
-        seen.assert_consecutive(SYMBOL);
-        seen.assert_books_are_sound();
+        let seen = trials::cut(trial("described-live", &["trades", "quotes", "book", "candles"])).await;
         assert!(seen.others["bbo"] > 0, "{:?}", seen.others);
-        assert_eq!((seen.gaps_of(SYMBOL, "link").len(), seen.gaps_of(SYMBOL, "trade").len()), (2, 0));
         assert_eq!(seen.dead, Vec::<String>::new());
     }
 
@@ -624,13 +606,12 @@ mod live {
             .replace("topic = \"{lower}@trade\"", "get = \"/api/v3/trades?symbol={symbol}&limit=1000\"\nevery_ms = 200")
             .replace("channel = \"backfill\"", "channel = \"trades\"");
         register("polled-live", "x.toml", &text).unwrap();
-        let mut chaos = Chaos::start(trial("polled-live", &["trades"])).await;
-        chaos.until("a whole start", |s| s.is_whole() && s.trades_of(SYMBOL).len() > 20).await;
+        let trades = &["trades"];
+        let mut chaos = Chaos::following(trial("polled-live", trades).trades(trades)).await;
         for _ in 0..3 {
             chaos.trades(SYMBOL, 10).await;
         }
-        let seen = chaos.end().await;
-        seen.assert_consecutive(SYMBOL);
+        let seen = chaos.ends_well().await;
         assert_eq!(seen.links[0].0, "connected");
         assert_eq!((seen.gaps.len(), seen.dead.len(), seen.lost()), (0, 0, 0), "{:?} {:?}", seen.gaps, seen.dead);
     }
