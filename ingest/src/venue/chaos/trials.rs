@@ -10,6 +10,8 @@ use super::{BOUND, Books, Chaos, Fault, Seen, Trial};
 /// From the loss of every connection, or of a book, until all is whole: back-off of at most 200 ms an attempt, connections at
 /// the venue's pace, subscriptions, REST, a quiet of up to 10 s where the venue asks for one; the rest is for a busy machine.
 const WHOLE_WITHIN: Duration = Duration::from_secs(30);
+/// Quiet after a 429 that does not say for how long (`QUIET_MS` of `ingest/src/quota.rs`).
+pub const QUIET_MS: u64 = 10_000;
 /// Changes of a book that are awaited to see that it goes on.
 const CHANGES: usize = 10;
 /// Trades that are awaited to see that they go on.
@@ -94,14 +96,19 @@ impl Chaos {
         assert_eq!(self.seen.gaps.len(), gaps, "{kind}: {:?}", self.seen.gaps);
     }
 
-    /// A fault that breaks every book: told as a gap that another start ends; changes go on.
-    pub async fn breaks(&mut self, fault: Fault) {
+    /// A fault that breaks every book: told as a gap that another start ends.
+    pub async fn restarts(&mut self, fault: Fault) {
         let trial = self.trial;
         let told = move |seen: &Seen| trial.symbols.iter().map(|s| seen.gaps_of(s, "book").len()).min();
         let before = told(&self.seen);
         self.fault(fault);
         self.until("the gap", |s| told(s) > before).await;
         self.books_again().await;
+    }
+
+    /// The same, and changes go on.
+    pub async fn breaks(&mut self, fault: Fault) {
+        self.restarts(fault).await;
         self.changes().await;
     }
 
@@ -263,9 +270,10 @@ pub async fn spoiled(trial: Trial, faults: impl IntoIterator<Item = Fault>) -> S
 pub async fn limited_book(trial: Trial, quiet_ms: u64) -> Seen {
     let mut chaos = Chaos::following(trial).await;
     chaos.fault(Fault::new("rest_429"));
-    chaos.breaks(Fault::new("drop_depth")).await;
+    chaos.restarts(Fault::new("drop_depth")).await;
     chaos.assert_waited(quiet_ms);
     assert_eq!(chaos.struck("rest_429"), 1);
+    chaos.changes().await;
     let seen = chaos.ends_well().await;
     assert_eq!(seen.lost(), 0, "{:?}", seen.links);
     seen

@@ -141,10 +141,9 @@ async fn a_refused_subscription_is_told_and_a_late_answer_is_waited_for() {
 
 #[tokio::test]
 async fn a_429_is_waited_for_and_the_trades_come_afterwards() {
-    // It does not say for how long: our own two seconds.
     for trial in [advanced(), exchange()] {
         let [spoiling] = of_btc("unknown_enum");
-        trials::limited_trades(trial, spoiling, 2000).await;
+        trials::limited_trades(trial, spoiling, trials::QUIET_MS).await;
     }
 }
 

@@ -8,8 +8,6 @@ use crate::venue::chaos::{Chaos, Fault, Seen, Trial};
 const SPOT: &str = "btcusdt";
 const SWAP: &str = "BTC-USDT";
 const TRADES: &[&str] = &["market.{}.trade.detail"];
-/// Quiet after a 429, which does not say for how long.
-const QUIET_MS: u64 = 10_000;
 
 /// Spot: trades on one socket, the book by changes on another.
 fn spot() -> Trial {
@@ -128,7 +126,7 @@ async fn pings_whose_answers_do_not_arrive_end_the_connection_and_nothing_is_mis
 
 #[tokio::test]
 async fn a_429_without_a_time_is_waited_for_and_the_trades_come_afterwards() {
-    trials::limited_trades(spot().trades(TRADES), Fault::new("bad_gzip"), QUIET_MS).await;
+    trials::limited_trades(spot().trades(TRADES), Fault::new("bad_gzip"), trials::QUIET_MS).await;
 }
 
 #[tokio::test]

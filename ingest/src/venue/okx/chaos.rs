@@ -123,8 +123,7 @@ async fn a_corrupt_frame_is_a_dead_letter_and_the_trades_that_it_held_are_fetche
 
 #[tokio::test]
 async fn a_429_is_waited_for_and_the_book_starts_afterwards() {
-    // It does not say for how long: our own two seconds.
-    trials::limited_book(trial(), 2000).await;
+    trials::limited_book(trial(), trials::QUIET_MS).await;
 }
 
 #[tokio::test]
