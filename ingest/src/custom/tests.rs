@@ -13,6 +13,11 @@ use super::*;
 use crate::event::{Control, Event, Frame};
 use crate::venue::{HistoryPage, Venue, by_id};
 
+#[cfg(feature = "stage")]
+mod live;
+mod polling;
+mod rows;
+
 pub const BINANCE: &str = include_str!("../../examples/venues/binance-spot.toml");
 const KRAKEN: &str = include_str!("../../examples/venues/kraken.toml");
 const BITSTAMP: &str = include_str!("../../examples/venues/bitstamp-rest.toml");
@@ -113,151 +118,73 @@ side = { at = "d", buy = "b", sell = "s" }
 time = { at = "t", unit = "ms" }
 "#;
 
+/// Changes of [`SMALL`], and what is said of each: `key: what stands there -> what is put there ! part of the reason`.
+const WRONG: &str = r#"
+trade_ids: trade_ids = "rising" -> nothing ! consecutive, rising, unordered or none
+trade_ids: trade_ids = "rising" -> trade_ids = "random" ! `random` stands there; allowed is consecutive
+nam: name = "Small" -> nam = "Small" ! is unknown here; there are: backfill, book, channel
+size_unit: name = "Small" -> size_unit = 7 ! `7` stands there; allowed is base, quote_usd, contracts
+connect.url: url = "wss://example.com" -> url = "http://example.com" ! does not begin with wss:// or ws://
+connect.url: url = "wss://example.com" -> nothing ! is absent; channels with a `topic` need it
+subscribe.topics_per_message: topics_per_message = 10 -> topics_per_message = 0 ! `0` stands there; allowed is a whole number in 1..=10000
+subscribe.message: [{topics}],"id":{id}}'\nun -> [{topic}],"id":{id}}'\nun ! topics_per_message must be 1
+subscribe.message: [{topics}],"id":{id}}'\nun -> [{topics},"id":{id}}'\nun ! no JSON
+subscribe.message: [{topics}],"id":{id}}'\nun -> [{topics}]}'\nun ! has no {id}
+subscribe.message: [{topics}],"id":{id}}'\nun -> [{everything}],"id":{id}}'\nun ! {everything} is unknown; there are: {id}
+subscribe.answer: answer = "id" -> answer = "maybe" ! allowed is id, topic, nothing
+channel[1].topic: topic = "trade.{symbol}" -> topic = "trade.{pair}" ! {pair} is unknown; there are: {symbol}, {lower}, {upper}
+channel[1].topic: topic = "trade.{symbol}" -> nothing ! or `get`, a path that is polled
+channel[1].get: topic = "trade.{symbol}" -> get = "trades"\nevery_ms = 1000 ! a path that begins with /
+channel[1].every_ms: topic = "trade.{symbol}" -> get = "/trades" ! is absent
+channel[1].carries: carries = "trades" -> carries = "all" ! `all` stands there; allowed is trades, book, other
+channel[1].name: name = "trades" -> name = "history" ! cannot be backfill, history, snapshot
+book.get: rule = "chain" -> rule = "first_last" ! starts from a snapshot by REST
+book.get: rule = "chain" -> rule = "chain"\nget = "/b" ! comes on the channel itself
+book.rule: rule = "chain" -> rule = "guess" ! first_last, previous_last, chain, asked, linked, counted, unnumbered, whole
+book.depth: rule = "chain" -> rule = "chain"\ndepth = -1 ! 1..=100000
+message[1].kind: kind = "ack" -> kind = "nod" ! allowed is trade, quote, book, bar, ticker, ack
+subscribe.answer: kind = "ack"\nwhen = { "op" = "ok" }\nid = "id" -> kind = "heartbeat" ! no [[message]] has kind = "ack"
+message[1].when.o..p: when = { "op" = "ok" } -> when = { "o..p" = "ok" } ! is no path
+message[1].when.op: when = { "op" = "ok" } -> when = { "op" = { like = "o" } } ! { exists = true }
+message[1].when.op[*]: when = { "op" = "ok" } -> when = { "op[*]" = "ok" } ! without [*]
+message[2].list: list = "data[*]" -> list = "data" ! `data` stands for one value; allowed is a path with [*]
+message[2].price: price = "p" -> price = "p[*]" ! stands for many values
+message[2].price: price = "p" -> nothing ! is absent; it is needed: the price's path
+message[2].bid: price = "p" -> price = "p"\nbid = "b" ! is unknown here
+message[2].id: id = "i" -> nothing ! because trade_ids is not "none"
+message[2].symbol: symbol = "s" -> nothing ! tells its symbol nowhere else
+message[2].symbol.case: symbol = "s" -> symbol = { at = "s", case = "title" } ! allowed is upper, lower
+message[2].side.buy: buy = "b",  -> nothing ! the venue's word for it
+message[2].side.buy: buy = "b",  -> buy = 0.5,  ! `0.5` stands there; allowed are texts
+message[2].time.unit: unit = "ms" -> unit = "minutes" ! `minutes` stands there; allowed is s, ms, us, ns, magnitude, rfc3339
+message[2].time.form: unit = "ms" -> form = "%Q" ! is no form of a time
+message[2].time.unit: unit = "ms" -> nothing ! is absent
+ping: [book] -> [ping]\nevery_ms = 1000\nmessage = "p"\n[book] ! no [[message]] has kind = "pong"
+backfill.get: [book] -> [backfill]\nget = "/t?from={since}"\n[book] ! {since} is unknown; there are: {symbol}, {lower}, {upper}, {after}, {next}
+history.widths.1y: [book] -> [history]\nget = "/t"\nwidths = { "1y" = "1y" }\n[book] ! is not a timeframe
+symbols.B: [book] -> [symbols]\nA = "x"\nB = "x"\n[book] ! the venue's name of A already
+instrument.tick: [book] -> [instrument]\ntick = 0.1\n[book] ! a decimal in quotes
+files.format: [book] -> [files]\nformat = "xls"\n[book] ! `xls` stands there; allowed is csv, ndjson
+files.delimiter: [book] -> [files]\nformat = "csv"\ndelimiter = "||"\n[book] ! one ASCII character
+files.calendar.closed_days: [book] -> [files]\nformat = "csv"\n[files.calendar]\nclosed_days = ["sunday"]\n[book] ! `sunday` stands there
+files.calendar.closed_dates: [book] -> [files]\nformat = "csv"\n[files.calendar]\nclosed_dates = ["2024-02-30"]\n[book] ! dates such as
+limits.messages_per_s: [book] -> [limits]\nmessages_per_s = "5"\n[book] ! a whole number
+"#;
+
 #[test]
 fn what_is_wrong_is_told_with_its_key_what_stands_there_and_what_is_allowed() {
     parse(SMALL);
-    for (old, new, key, why) in [
-        ("trade_ids = \"rising\"", "", "trade_ids", "consecutive, rising, unordered or none"),
-        (
-            "trade_ids = \"rising\"",
-            "trade_ids = \"random\"",
-            "trade_ids",
-            "`random` stands there; allowed is consecutive",
-        ),
-        ("name = \"Small\"", "nam = \"Small\"", "nam", "is unknown here; there are: backfill, book, channel"),
-        ("name = \"Small\"", "size_unit = 7", "size_unit", "`7` stands there; allowed is base, quote_usd, contracts"),
-        (
-            "url = \"wss://example.com\"",
-            "url = \"http://example.com\"",
-            "connect.url",
-            "does not begin with wss:// or ws://",
-        ),
-        ("url = \"wss://example.com\"", "", "connect.url", "is absent; channels with a `topic` need it"),
-        (
-            "topics_per_message = 10",
-            "topics_per_message = 0",
-            "subscribe.topics_per_message",
-            "`0` stands there; allowed is a whole number in 1..=10000",
-        ),
-        (
-            "[{topics}],\"id\":{id}}'\nun",
-            "[{topic}],\"id\":{id}}'\nun",
-            "subscribe.message",
-            "topics_per_message must be 1",
-        ),
-        ("[{topics}],\"id\":{id}}'\nun", "[{topics},\"id\":{id}}'\nun", "subscribe.message", "no JSON"),
-        ("[{topics}],\"id\":{id}}'\nun", "[{topics}]}'\nun", "subscribe.message", "has no {id}"),
-        (
-            "[{topics}],\"id\":{id}}'\nun",
-            "[{everything}],\"id\":{id}}'\nun",
-            "subscribe.message",
-            "{everything} is unknown; there are: {id}",
-        ),
-        ("answer = \"id\"", "answer = \"maybe\"", "subscribe.answer", "allowed is id, topic, nothing"),
-        (
-            "topic = \"trade.{symbol}\"",
-            "topic = \"trade.{pair}\"",
-            "channel[1].topic",
-            "{pair} is unknown; there are: {symbol}, {lower}, {upper}",
-        ),
-        ("topic = \"trade.{symbol}\"", "", "channel[1].topic", "or `get`, a path that is polled"),
-        (
-            "topic = \"trade.{symbol}\"",
-            "get = \"trades\"\nevery_ms = 1000",
-            "channel[1].get",
-            "a path that begins with /",
-        ),
-        ("topic = \"trade.{symbol}\"", "get = \"/trades\"", "channel[1].every_ms", "is absent"),
-        (
-            "carries = \"trades\"",
-            "carries = \"all\"",
-            "channel[1].carries",
-            "`all` stands there; allowed is trades, book, other",
-        ),
-        ("name = \"trades\"", "name = \"history\"", "channel[1].name", "cannot be backfill, history, snapshot"),
-        ("rule = \"chain\"", "rule = \"first_last\"", "book.get", "starts from a snapshot by REST"),
-        ("rule = \"chain\"", "rule = \"chain\"\nget = \"/b\"", "book.get", "comes on the channel itself"),
-        (
-            "rule = \"chain\"",
-            "rule = \"guess\"",
-            "book.rule",
-            "first_last, previous_last, chain, asked, linked, counted, unnumbered, whole",
-        ),
-        ("rule = \"chain\"", "rule = \"chain\"\ndepth = -1", "book.depth", "1..=100000"),
-        ("kind = \"ack\"", "kind = \"nod\"", "message[1].kind", "allowed is trade, quote, book, bar, ticker, ack"),
-        (
-            "kind = \"ack\"\nwhen = { \"op\" = \"ok\" }\nid = \"id\"",
-            "kind = \"heartbeat\"",
-            "subscribe.answer",
-            "no [[message]] has kind = \"ack\"",
-        ),
-        ("when = { \"op\" = \"ok\" }", "when = { \"o..p\" = \"ok\" }", "message[1].when.o..p", "is no path"),
-        (
-            "when = { \"op\" = \"ok\" }",
-            "when = { \"op\" = { like = \"o\" } }",
-            "message[1].when.op",
-            "{ exists = true }",
-        ),
-        ("when = { \"op\" = \"ok\" }", "when = { \"op[*]\" = \"ok\" }", "message[1].when.op[*]", "without [*]"),
-        (
-            "list = \"data[*]\"",
-            "list = \"data\"",
-            "message[2].list",
-            "`data` stands for one value; allowed is a path with [*]",
-        ),
-        ("price = \"p\"", "price = \"p[*]\"", "message[2].price", "stands for many values"),
-        ("price = \"p\"", "", "message[2].price", "is absent; it is needed: the price's path"),
-        ("price = \"p\"", "price = \"p\"\nbid = \"b\"", "message[2].bid", "is unknown here"),
-        ("id = \"i\"", "", "message[2].id", "because trade_ids is not \"none\""),
-        ("symbol = \"s\"", "", "message[2].symbol", "tells its symbol nowhere else"),
-        (
-            "symbol = \"s\"",
-            "symbol = { at = \"s\", case = \"title\" }",
-            "message[2].symbol.case",
-            "allowed is upper, lower",
-        ),
-        ("buy = \"b\", ", "", "message[2].side.buy", "the venue's word for it"),
-        ("buy = \"b\", ", "buy = 0.5, ", "message[2].side.buy", "`0.5` stands there; allowed are texts"),
-        (
-            "unit = \"ms\"",
-            "unit = \"minutes\"",
-            "message[2].time.unit",
-            "`minutes` stands there; allowed is s, ms, us, ns, magnitude, rfc3339",
-        ),
-        ("unit = \"ms\"", "form = \"%Q\"", "message[2].time.form", "is no form of a time"),
-        ("unit = \"ms\"", "", "message[2].time.unit", "is absent"),
-        ("[book]", "[ping]\nevery_ms = 1000\nmessage = \"p\"\n[book]", "ping", "no [[message]] has kind = \"pong\""),
-        (
-            "[book]",
-            "[backfill]\nget = \"/t?from={since}\"\n[book]",
-            "backfill.get",
-            "{since} is unknown; there are: {symbol}, {lower}, {upper}, {after}, {next}",
-        ),
-        (
-            "[book]",
-            "[history]\nget = \"/t\"\nwidths = { \"1y\" = \"1y\" }\n[book]",
-            "history.widths.1y",
-            "is not a timeframe",
-        ),
-        ("[book]", "[symbols]\nA = \"x\"\nB = \"x\"\n[book]", "symbols.B", "the venue's name of A already"),
-        ("[book]", "[instrument]\ntick = 0.1\n[book]", "instrument.tick", "a decimal in quotes"),
-        ("[book]", "[files]\nformat = \"xls\"\n[book]", "files.format", "`xls` stands there; allowed is csv, ndjson"),
-        ("[book]", "[files]\nformat = \"csv\"\ndelimiter = \"||\"\n[book]", "files.delimiter", "one ASCII character"),
-        (
-            "[book]",
-            "[files]\nformat = \"csv\"\n[files.calendar]\nclosed_days = [\"sunday\"]\n[book]",
-            "files.calendar.closed_days",
-            "`sunday` stands there",
-        ),
-        (
-            "[book]",
-            "[files]\nformat = \"csv\"\n[files.calendar]\nclosed_dates = [\"2024-02-30\"]\n[book]",
-            "files.calendar.closed_dates",
-            "dates such as",
-        ),
-        ("[book]", "[limits]\nmessages_per_s = \"5\"\n[book]", "limits.messages_per_s", "a whole number"),
-    ] {
-        let text = SMALL.replacen(old, new, 1);
+    let parts = |line: &'static str| {
+        let (key, rest) = line.split_once(": ")?;
+        let (change, why) = rest.split_once(" ! ")?;
+        let (old, new) = change.split_once(" -> ")?;
+        let new = if new == "nothing" { "" } else { new };
+        Some((key, old.replace("\\n", "\n"), new.replace("\\n", "\n"), why))
+    };
+    let cases: Vec<_> = WRONG.trim().lines().map(|line| parts(line).expect(line)).collect();
+    assert_eq!(cases.len(), 49);
+    for (key, old, new, why) in cases {
+        let text = SMALL.replacen(&old, &new, 1);
         assert_ne!(text, SMALL, "{old}");
         let Err(problems) = Description::parse("x.toml", &text) else { panic!("{old} -> {new} is accepted") };
         let found = problems.iter().any(|p| p.key == key && p.why.contains(why) && p.file == "x.toml");
@@ -432,319 +359,5 @@ proptest! {
             parse(SMALL).decode(&frame, About::default(), &mut out);
             prop_assert!(!out.is_empty() || frame.contains("[]"), "{}", frame);
         }
-    }
-}
-
-mod rows {
-    //! Files of rows through the player.
-
-    use schemas::raw::Raw;
-
-    use super::*;
-    use crate::config::Config;
-    use crate::recording::{Form, Options, Player, Rows, Tape};
-
-    fn play(id: &str, description: &str, files: &[(&str, &str)]) -> Vec<Raw> {
-        let described = register(id, "x.toml", description).unwrap();
-        let form = Form::Described(Rows(described));
-        let mut tape =
-            Tape::new(form, 1 << 20, files.iter().map(|(symbol, text)| (symbol.to_string(), text.as_bytes())));
-        let limits = Config::load(None).unwrap().session;
-        let options = Options {
-            partitions: 4,
-            ticks_max: 256,
-            aggregates: false,
-            frames_per_flush: 1000,
-            clock_period_ms: 60_000,
-            lateness_ms: 0,
-            flush_open: false,
-            limits,
-        };
-        let mut player = Player::new(id, by_id(id), options);
-        let mut out = Vec::new();
-        while let Some(entry) = tape.next_entry().unwrap() {
-            player.take(entry, &mut out);
-        }
-        player.finish("test", &mut out);
-        out
-    }
-
-    fn show(facts: &[Raw]) -> Vec<String> {
-        let day = |ns: i64| ns as f64 / Nanos::PER_DAY as f64;
-        facts
-            .iter()
-            .flat_map(|fact| match fact {
-                Raw::Bars(pack) => pack
-                    .items
-                    .iter()
-                    .map(|b| {
-                        format!(
-                            "{} {} {}..{} known {} {}",
-                            pack.symbol,
-                            day(b.open_ts_ns),
-                            b.open,
-                            b.close,
-                            day(b.ts_ns),
-                            b.closed
-                        )
-                    })
-                    .collect(),
-                Raw::Trades(pack) => {
-                    pack.iter().map(|t| format!("{} trade {} {}", pack.symbol, t.id, t.ts.0)).collect()
-                }
-                Raw::Gap(gap) => vec![format!("{} gap {}..{}", gap.symbol, day(gap.from_ns), day(gap.to_ns.unwrap()))],
-                Raw::Dead(dead) => vec![format!("dead {}", dead.reason)],
-                _ => vec![],
-            })
-            .collect()
-    }
-
-    const MINI: &str = r#"
-trade_ids = "none"
-[files]
-format = "csv"
-delimiter = ";"
-skip_lines = 1
-[files.calendar]
-closed_days = ["sat", "sun"]
-[[message]]
-kind = "bar"
-width = "1d"
-open_time = { at = "Day", form = "%d.%m.%Y" }
-open = "O"
-high = "H"
-low = "L"
-close = "C"
-"#;
-
-    #[test]
-    fn daily_candles_become_bars_known_at_their_close_and_a_missing_day_is_told() {
-        // 1970-01-01 is a Thursday; the 6th is a Tuesday, and missing.
-        let file = "made up\nDay;O;H;L;C\n01.01.1970;1;2;0.5;1.5\n02.01.1970;\"1.5\";2;1;1.75\n05.01.1970;2;2;2;2\n07.01.1970;2;3;2;3\n";
-        let said = show(&play("eod-rows", MINI, &[("X", file)]));
-        assert_eq!(
-            said,
-            [
-                "X 0 1..1.5 known 1 true",
-                "X 1 1.5..1.75 known 2 true",
-                "X 4 2..2 known 5 true",
-                "X gap 5..6",
-                "X 6 2..3 known 7 true"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_row_that_cannot_be_is_a_dead_letter_and_the_others_count() {
-        let file = "made up\nDay;O;H;L;C\n02.01.1970;1;2;1;3\n02.01.1970;1;2;1\n02.01.1970;1;2;1;2\n01.01.1970;1;2;1;2\n02.01.1970;1;2;1;2\n";
-        let mut said = show(&play("eod-wrong", MINI, &[("X", file)]));
-        said.sort();
-        assert_eq!(
-            said,
-            [
-                "X 1 1..2 known 2 true",
-                "dead 4 cells, the header has 5",
-                "dead open 1 and close 3 are not within low 1 and high 2",
-                "dead the bar does not open after the one before it",
-                "dead the bar does not open after the one before it",
-            ]
-        );
-    }
-
-    #[test]
-    fn lines_of_json_give_trades_of_several_symbols_in_order_and_once() {
-        let text = r#"
-trade_ids = "rising"
-[files]
-format = "ndjson"
-[[message]]
-kind = "trade"
-symbol = "sym"
-price = "px"
-size = "sz"
-id = "n"
-side = { at = "taker", buy = "B", sell = "S" }
-time = { at = "at", unit = "us" }
-"#;
-        let row =
-            |sym: &str, n: u64, at: i64| format!(r#"{{"sym":"{sym}","px":1.5,"sz":2,"n":{n},"taker":"S","at":{at}}}"#);
-        let file = [row("A", 1, 5), row("B", 9, 6), row("A", 2, 7), row("A", 2, 7), row("A", 3, 6)].join("\n");
-        let mut said = show(&play("json-rows", text, &[("", &file)]));
-        said.sort();
-        let late = "dead the row is older than the one before it: files are read in the order of time";
-        assert_eq!(said, ["A trade 1 5000", "A trade 2 7000", "B trade 9 6000", late]);
-    }
-}
-
-#[cfg(feature = "stage")]
-mod live {
-    //! Described venues over real links against the stand-in.
-
-    use simulator::VenueId;
-
-    use super::*;
-    use crate::venue::chaos::{Chaos, Fault, Trial};
-
-    const SYMBOL: &str = "BTCUSDT";
-
-    fn trial<'a>(id: &'a str, channels: &'a [&'a str]) -> Trial<'a> {
-        Trial {
-            market: id,
-            stand_in: VenueId::BinanceSpot,
-            listed: &[SYMBOL],
-            symbols: &[SYMBOL],
-            channels,
-            limits: |_| {},
-            options: |options| options.flow.rate = 100.0,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_described_venue_follows_books_and_fills_the_hole_of_a_cut_by_rest() {
-        register("described-live", "x.toml", BINANCE).unwrap();
-        let mut chaos = Chaos::start(trial("described-live", &["trades", "quotes", "book", "candles"])).await;
-        chaos
-            .until("a whole start", |s| s.is_whole() && s.snapshots(SYMBOL) == 1 && s.trades_of(SYMBOL).len() > 20)
-            .await;
-        chaos.fault(Fault::new("cut"));
-        chaos.until("the loss", |s| s.lost() == 1).await;
-        chaos.until("whole again", |s| s.is_whole() && s.snapshots(SYMBOL) == 2).await;
-        chaos.trades(SYMBOL, 20).await;
-        let seen = chaos.end().await;
-        seen.assert_consecutive(SYMBOL);
-        seen.assert_books_are_sound();
-        assert!(seen.others["bbo"] > 0, "{:?}", seen.others);
-        assert_eq!((seen.gaps_of(SYMBOL, "link").len(), seen.gaps_of(SYMBOL, "trade").len()), (2, 0));
-        assert_eq!(seen.dead, Vec::<String>::new());
-    }
-
-    #[tokio::test]
-    async fn a_polled_venue_gives_every_trade_once_without_a_socket() {
-        let text = BINANCE
-            .replace("topic = \"{lower}@trade\"", "get = \"/api/v3/trades?symbol={symbol}&limit=1000\"\nevery_ms = 200")
-            .replace("channel = \"backfill\"", "channel = \"trades\"");
-        register("polled-live", "x.toml", &text).unwrap();
-        let mut chaos = Chaos::start(trial("polled-live", &["trades"])).await;
-        chaos.until("a whole start", |s| s.is_whole() && s.trades_of(SYMBOL).len() > 20).await;
-        for _ in 0..3 {
-            chaos.trades(SYMBOL, 10).await;
-        }
-        let seen = chaos.end().await;
-        seen.assert_consecutive(SYMBOL);
-        assert_eq!(seen.links[0].0, "connected");
-        assert_eq!((seen.gaps.len(), seen.dead.len(), seen.lost()), (0, 0, 0), "{:?} {:?}", seen.gaps, seen.dead);
-    }
-}
-
-mod polling {
-    //! The polled session against a script.
-
-    use super::*;
-    use crate::config::Config;
-    use crate::session::{Action, HttpAnswer, Plan, Session, Tail};
-
-    fn session(covers_ms: i64, stored: Option<u64>) -> Box<dyn Session> {
-        let covers = if covers_ms > 0 { format!("covers_ms = {covers_ms}") } else { String::new() };
-        let text = BITSTAMP.replace("covers_ms = 60000", &covers);
-        let id = format!("polling-{covers_ms}");
-        let described = register(&id, "x.toml", &text).unwrap();
-        let mut limits = Config::load(None).unwrap().session;
-        limits.request_spacing_ms = 1;
-        let tail = |id: u64| Tail { id, ts: Nanos::from_ms(1000), venue_ids: vec![] };
-        let plan = Plan {
-            endpoints: described.endpoints(described.market(), false),
-            symbols: vec!["BTCUSD".into()],
-            channels: vec!["trades".into()],
-            limits,
-            last_trades: stored.map(|id| ("BTCUSD".to_owned(), tail(id))).into_iter().collect(),
-        };
-        described.sessions(described.market(), &plan).remove(0)
-    }
-
-    fn page(ids: &[u64]) -> String {
-        let row = |id: &u64| format!(r#"{{"date":"{}","tid":"{id}","price":"1","type":"0","amount":"2"}}"#, 100 + id);
-        format!("[{}]", ids.iter().map(row).collect::<Vec<_>>().join(","))
-    }
-
-    /// Answers the request that is due at `at_ms` 50 ms later.
-    fn poll(session: &mut dyn Session, at_ms: i64, status: u16, body: &str) -> Vec<String> {
-        let mut out = Vec::new();
-        session.on_timer(Nanos::from_ms(at_ms), &mut out);
-        let Some(id) = out.iter().find_map(|a| if let Action::Fetch { id, .. } = a { Some(*id) } else { None }) else {
-            panic!("nothing is asked at {at_ms}: {out:?}, next {:?}", session.next_timer());
-        };
-        let answer =
-            HttpAnswer { status, retry_after_s: (status == 429).then_some(7), used: None, body: body.to_owned() };
-        let mut said = Vec::new();
-        session.on_http(Nanos::from_ms(at_ms + 50), id, Ok(answer), &mut said);
-        said.iter()
-            .map(|action| match action {
-                Action::Emit { event: Event::Trade(t), .. } => format!("trade {}", t.id),
-                Action::Gap(gap) => format!("gap {} {}", gap.channel, gap.reason),
-                Action::Dead { reason } => format!("dead {reason}"),
-                Action::Warn(what) => format!("warn {what}"),
-                Action::Reconnect { reason, .. } => format!("reconnect {reason}"),
-                other => format!("{other:?}"),
-            })
-            .collect()
-    }
-
-    /// Opened just before its first request is due.
-    fn opened(covers_ms: i64, stored: Option<u64>) -> Box<dyn Session> {
-        let mut session = session(covers_ms, stored);
-        let mut out = Vec::new();
-        session.on_open(Nanos::from_ms(0), &mut out);
-        let [Action::Fetch { id, request }] = &out[..] else { panic!("{out:?}") };
-        assert_eq!(request.path, "/api/v2/transactions/btcusd/?time=minute");
-        // An answer of transport: the next is due a period later.
-        session.on_http(Nanos::from_ms(5), *id, Err("refused".into()), &mut out);
-        assert!(!session.is_whole());
-        session
-    }
-
-    /// Told as it begins and as it ends.
-    const BEHIND: &str = "gap trade what the venue still has of its trades does not reach back to ours";
-
-    #[test]
-    fn pages_overlap_and_each_trade_leaves_once_in_order() {
-        let mut s = opened(0, None);
-        assert_eq!(poll(&mut *s, 10_000, 200, &page(&[3, 2, 1])), ["trade 1", "trade 2", "trade 3"]);
-        assert!(s.is_whole());
-        assert_eq!(s.heard(), Some(Nanos::from_ms(10_000)), "complete up to when it was asked, not when it came");
-        assert_eq!(poll(&mut *s, 20_000, 200, &page(&[5, 4, 3])), ["trade 4", "trade 5"]);
-        assert_eq!(poll(&mut *s, 30_000, 200, &page(&[])), Vec::<String>::new());
-        assert_eq!(poll(&mut *s, 40_000, 200, &page(&[9])), [BEHIND, BEHIND, "trade 9"]);
-    }
-
-    #[test]
-    fn a_page_that_covers_the_time_since_the_last_needs_no_overlap() {
-        let mut s = opened(60_000, None);
-        assert_eq!(poll(&mut *s, 10_000, 200, &page(&[3])), ["trade 3"]);
-        assert_eq!(poll(&mut *s, 20_000, 200, &page(&[9])), ["trade 9"]);
-    }
-
-    #[test]
-    fn behind_a_restart_the_first_page_must_reach_back_to_what_is_stored() {
-        assert_eq!(poll(&mut *opened(60_001, Some(2)), 10_000, 200, &page(&[3, 2])), ["trade 3"]);
-        assert_eq!(
-            poll(&mut *opened(60_001, Some(2)), 10_000, 200, &page(&[4, 5])),
-            [BEHIND, BEHIND, "trade 4", "trade 5"]
-        );
-    }
-
-    #[test]
-    fn a_429_is_obeyed_a_wrong_body_is_kept_and_three_failures_end_the_connection() {
-        let mut s = opened(60_002, None);
-        assert_eq!(poll(&mut *s, 10_000, 429, ""), ["warn the venue asks for quiet: status 429 for 7 s"]);
-        assert_eq!(s.next_timer(), Some(Nanos::from_ms(20_000)));
-        assert_eq!(poll(&mut *s, 20_000, 200, &page(&[3])), ["trade 3"]);
-        let dead = poll(&mut *s, 30_000, 200, r#"[{"tid":"x"}]"#);
-        assert!(dead[0].starts_with("dead trades: message[2] (trade): nothing at `price`: [{"), "{dead:?}");
-        assert!(dead[1].starts_with("warn poll trades of BTCUSD"), "{dead:?}");
-        assert_eq!(s.heard(), Some(Nanos::from_ms(20_000)), "what was not understood is not complete");
-        let refused = r#"{"response_code":"400.002","response_explanation":"slow down"}"#;
-        assert_eq!(poll(&mut *s, 40_000, 200, refused), ["warn poll trades of BTCUSD: the venue refused: slow down"]);
-        let last = poll(&mut *s, 50_000, 500, "no");
-        assert_eq!(last[1], "reconnect 3 requests failed one after the other: status 500: no");
     }
 }

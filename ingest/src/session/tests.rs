@@ -80,6 +80,11 @@ impl Bench {
         self.now = end;
         self
     }
+    /// What was said up to here; the rest of the script is compared by itself. For scripts that begin alike.
+    pub(crate) fn said(mut self, expected: &str) -> Self {
+        assert_eq!(std::mem::take(&mut self.log), expected);
+        self
+    }
     pub(crate) fn end(self, expected: Expect) {
         expected.assert_eq(&self.log);
     }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use schemas::Nanos;
 use schemas::raw::BookAction;
 use simulator::{Handle, Options, Simulator, VenueId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Endpoints, by_id};
@@ -21,10 +22,13 @@ use crate::http;
 use crate::link::{self, Batch, Out, Shared};
 use crate::metrics::Metrics;
 use crate::quota::Quota;
-use crate::session::{Limits, Missing, Plan};
+use crate::session::{Command, Limits, Missing, Plan};
 use crate::wall::Wall;
 
 pub use simulator::Command as Fault;
+
+/// What is tried at every venue.
+pub mod trials;
 
 /// Bound of every wait: generous, because the machine may be busy.
 const BOUND: Duration = Duration::from_secs(60);
@@ -130,7 +134,6 @@ impl Seen {
     }
 
     /// Ids rise and no venue id came twice.
-    #[allow(dead_code, reason = "for the venues whose ids do not rise")]
     pub fn assert_rising(&self, symbol: &str) {
         let trades = self.trades_of(symbol);
         trades.windows(2).for_each(|pair| assert!(pair[1].id > pair[0].id, "{symbol}: {pair:?}"));
@@ -164,36 +167,94 @@ fn kind(event: &Event) -> &'static str {
     }
 }
 
-/// A market's links against its stand-in.
-pub struct Chaos {
-    pub sim: Handle,
-    pub seen: Seen,
-    /// One a link.
-    pub orders: Vec<mpsc::Sender<ctl::Order>>,
-    venue: VenueId,
-    input: mpsc::Receiver<Batch>,
-    work: JoinSet<anyhow::Result<()>>,
-    stop: CancellationToken,
+/// What a book's start looks like in a trial.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Books {
+    /// No channel follows one.
+    None,
+    /// One snapshot, then changes.
+    Once,
+    /// One snapshot or more: the venue may start it again for another symbol's sake.
+    AtLeastOnce,
+    /// Every message is a whole book.
+    Always,
 }
 
 /// What to try.
-pub struct Trial<'a> {
+#[derive(Clone, Copy)]
+pub struct Trial {
     /// The market's id.
-    pub market: &'a str,
+    pub market: &'static str,
     pub stand_in: VenueId,
     /// As the simulator reads them.
-    pub listed: &'a [&'a str],
-    /// As the venue spells them.
-    pub symbols: &'a [&'a str],
-    pub channels: &'a [&'a str],
+    pub listed: &'static [&'static str],
+    /// As the venue spells them. The first one is watched closely.
+    pub symbols: &'static [&'static str],
+    /// Asked for too, although the venue does not know it.
+    pub unknown: Option<&'static str>,
+    pub channels: &'static [&'static str],
+    pub books: Books,
+    /// Connections that these channels are spread over.
+    pub sockets: usize,
+    /// A start brings more trades than this.
+    pub trades_min: usize,
+    /// Panics where a trade of a symbol is missing or came twice, as far as the stand-in's ids tell.
+    pub complete: fn(&Seen, &str),
     /// Changes to the session's bounds.
     pub limits: fn(&mut Limits),
     /// Changes to the stand-in.
     pub options: fn(&mut Options),
 }
 
+impl Trial {
+    /// One symbol whose trades have ids that rise by one, and its book, on one connection.
+    pub fn of(
+        market: &'static str,
+        stand_in: VenueId,
+        listed: &'static [&'static str],
+        symbols: &'static [&'static str],
+        channels: &'static [&'static str],
+    ) -> Self {
+        Self {
+            market,
+            stand_in,
+            listed,
+            symbols,
+            unknown: None,
+            channels,
+            books: Books::Once,
+            sockets: 1,
+            trades_min: 20,
+            complete: Seen::assert_consecutive,
+            limits: |_| {},
+            options: |options| options.flow.rate = 200.0,
+        }
+    }
+
+    /// The same with nothing but trades.
+    pub fn trades(self, channels: &'static [&'static str]) -> Self {
+        Self { channels, books: Books::None, sockets: 1, ..self }
+    }
+}
+
+/// A market's links against its stand-in.
+pub struct Chaos {
+    pub sim: Handle,
+    pub seen: Seen,
+    trial: Trial,
+    /// Starts of the books that were awaited.
+    starts: usize,
+    /// When the last fault was ordered.
+    since: Instant,
+    /// One a link.
+    orders: Vec<mpsc::Sender<ctl::Order>>,
+    input: mpsc::Receiver<Batch>,
+    work: JoinSet<anyhow::Result<()>>,
+    stop: CancellationToken,
+}
+
 impl Chaos {
-    pub async fn start(trial: Trial<'_>) -> Self {
+    pub async fn start(trial: Trial) -> Self {
         let mut config = Config::load(None).expect("defaults");
         config.link.backoff_first_ms = 20;
         config.link.backoff_max_ms = 200;
@@ -212,7 +273,7 @@ impl Chaos {
         let (venue, market) = by_id(trial.market).expect("a known market");
         let plan = Plan {
             endpoints: Endpoints { ws: format!("ws://{addr}"), rest: format!("http://{addr}") },
-            symbols: trial.symbols.iter().map(|s| (*s).to_owned()).collect(),
+            symbols: trial.symbols.iter().chain(&trial.unknown).map(|s| (*s).to_owned()).collect(),
             channels: trial.channels.iter().map(|s| (*s).to_owned()).collect(),
             limits: config.session.clone(),
             last_trades: BTreeMap::new(),
@@ -239,22 +300,44 @@ impl Chaos {
             orders.push(order);
             work.spawn(link::run(number, session, ordered, shared.clone()));
         }
-        Self { orders, sim, seen: Seen::default(), venue: trial.stand_in, input, work, stop }
+        let seen = Seen::default();
+        Self { sim, seen, trial, starts: 0, since: Instant::now(), orders, input, work, stop }
     }
 
-    pub fn fault(&self, fault: Fault) {
-        self.sim.fault(self.venue, fault).expect("a fault that the stand-in knows");
+    pub fn fault(&mut self, fault: Fault) {
+        self.sim.fault(self.trial.stand_in, fault).expect("a fault that the stand-in knows");
+        self.since = Instant::now();
+    }
+
+    /// How often a fault has struck.
+    pub fn struck(&self, kind: &str) -> u64 {
+        self.sim.faults(self.trial.stand_in)["struck"][kind].as_u64().unwrap_or(0)
+    }
+
+    /// An operator's wish, and what the link says to it.
+    pub async fn order(&self, link: usize, command: Command) -> Result<(), String> {
+        let (answer, outcome) = oneshot::channel();
+        self.orders[link].send((command, answer)).await.expect("the link takes orders");
+        outcome.await.expect("the link answers")
     }
 
     /// Takes what is published until `reached`, which must be within a bound.
     pub async fn until(&mut self, what: &str, reached: impl Fn(&Seen) -> bool) {
-        let bound = tokio::time::Instant::now() + BOUND;
+        self.within(BOUND, what, reached).await;
+    }
+
+    async fn within(&mut self, bound: Duration, what: &str, reached: impl Fn(&Seen) -> bool) {
+        let end = Instant::now() + bound;
         while !reached(&self.seen) {
-            match tokio::time::timeout_at(bound, self.input.recv()).await {
-                Ok(Some(batch)) => self.seen.take(batch),
-                Ok(None) => panic!("{what}: the links have ended"),
-                Err(_) => panic!("{what}: not within {BOUND:?}; {}", self.summary()),
-            }
+            self.step(end, what).await;
+        }
+    }
+
+    async fn step(&mut self, end: Instant, what: &str) {
+        match tokio::time::timeout_at(end, self.input.recv()).await {
+            Ok(Some(batch)) => self.seen.take(batch),
+            Ok(None) => panic!("{what}: the links have ended"),
+            Err(_) => panic!("{what}: not in time; {}", self.summary()),
         }
     }
 
@@ -277,7 +360,7 @@ impl Chaos {
             last(&self.seen.dead),
             last(&self.seen.links),
             self.seen.whole,
-            self.sim.faults(self.venue)
+            self.sim.faults(self.trial.stand_in)
         )
     }
 

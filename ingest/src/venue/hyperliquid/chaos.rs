@@ -8,42 +8,37 @@ use std::collections::BTreeMap;
 use schemas::Nanos;
 use simulator::hyperliquid::trade_number;
 use simulator::{Options, Simulator, VenueId};
-use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::http;
 use crate::quota::Quota;
 use crate::session::Command;
-use crate::venue::chaos::{Chaos, Fault, Seen, Trial};
+use crate::venue::chaos::trials::{self, faults};
+use crate::venue::chaos::{Books, Chaos, Fault, Seen, Trial};
 use crate::venue::{Endpoints, HistoryPage, by_id};
 use crate::wall::Wall;
 
 const COIN: &str = "BTC";
 
-fn trial<'a>() -> Trial<'a> {
+fn trial() -> Trial {
     Trial {
-        market: "hyperliquid",
-        stand_in: VenueId::Hyperliquid,
-        listed: &[COIN],
-        symbols: &[COIN],
-        channels: &["{}@trades", "{}@l2Book", "{}@bbo"],
-        limits: |_| {},
+        books: Books::Always,
+        // More than the history.
+        trades_min: 35,
+        complete: |seen, _| assert_every_trade(seen),
         // Few enough that the 30 trades of a history reach over the loss of a connection.
         options: |options| options.flow.rate = 40.0,
+        ..Trial::of("hyperliquid", VenueId::Hyperliquid, &[COIN], &[COIN], &["{}@trades", "{}@l2Book", "{}@bbo"])
     }
 }
 
-fn trades_only<'a>() -> Trial<'a> {
-    Trial { channels: &["{}@trades"], ..trial() }
+fn trades() -> Trial {
+    trial().trades(&["{}@trades"])
 }
 
-/// Whole, with some trades behind the history, and the book if there is one.
-async fn following(trial: Trial<'_>) -> Chaos {
-    let books = trial.channels.contains(&"{}@l2Book");
-    let mut chaos = Chaos::start(trial).await;
-    let begun = |s: &Seen| s.is_whole() && s.trades_of(COIN).len() > 35 && (!books || s.snapshots(COIN) > 2);
-    chaos.until("a whole start", begun).await;
-    chaos
+/// Few enough that they reach over a loss with attempts that fail.
+fn slow() -> Trial {
+    Trial { options: |options| options.flow.rate = 15.0, ..trial() }
 }
 
 fn numbers(seen: &Seen) -> Vec<u64> {
@@ -68,16 +63,12 @@ fn assert_every_trade(seen: &Seen) {
 
 #[tokio::test]
 async fn a_cut_without_close_is_a_link_gap_and_the_next_subscription_brings_what_was_missed() {
-    let mut chaos = following(trial()).await;
-    chaos.fault(Fault::new("cut"));
-    chaos.until("the loss", |s| s.lost() == 1).await;
-    let snapshots = chaos.seen.snapshots(COIN);
-    chaos.until("whole again", |s| s.is_whole() && s.snapshots(COIN) > snapshots).await;
-    chaos.trades(COIN, 20).await;
-    let seen = chaos.end().await;
-    assert_every_trade(&seen);
-    seen.assert_books_are_sound();
-    assert_eq!((seen.gaps_of(COIN, "link").len(), seen.gaps_of(COIN, "trade").len()), (2, 0), "{:?}", seen.gaps);
+    trials::cut(trial()).await;
+}
+
+#[tokio::test]
+async fn a_silent_socket_is_given_up_and_nothing_is_missing_afterwards() {
+    trials::silence(slow()).await;
 }
 
 #[tokio::test]
@@ -85,9 +76,9 @@ async fn a_loss_that_the_history_does_not_reach_over_is_told_with_its_times() {
     let silent = Trial {
         limits: |limits| limits.idle_timeout_ms = 1500,
         options: |options| options.flow.rate = 300.0,
-        ..trades_only()
+        ..trades()
     };
-    let mut chaos = following(silent).await;
+    let mut chaos = Chaos::following(silent).await;
     chaos.fault(Fault::new("silence"));
     chaos.until("the loss", |s| s.lost() == 1).await;
     chaos.until("whole again", |s| s.is_whole() && s.gaps_of(COIN, "trade").len() == 2).await;
@@ -104,31 +95,13 @@ async fn a_loss_that_the_history_does_not_reach_over_is_told_with_its_times() {
 
 #[tokio::test]
 async fn a_connection_that_is_lost_again_while_it_comes_back_loses_nothing() {
-    let mut chaos = following(trial()).await;
-    for n in 1..=3 {
-        chaos.fault(Fault::new(if n == 2 { "close" } else { "cut" }));
-        chaos.until("the loss", |s| s.lost() == n).await;
-        // The next one strikes a connection that is just being subscribed.
-        chaos.until("connected", |s| s.links.iter().filter(|(event, _)| *event == "connected").count() > n).await;
-    }
-    chaos.until("whole again", Seen::is_whole).await;
-    chaos.trades(COIN, 20).await;
-    let seen = chaos.end().await;
-    assert_every_trade(&seen);
-    assert_eq!(seen.gaps_of(COIN, "trade").len(), 0, "{:?}", seen.gaps);
-    assert_eq!(seen.open_gaps(COIN, "link"), 0);
+    trials::back_off(slow()).await;
 }
 
 #[tokio::test]
 async fn a_corrupt_frame_is_a_dead_letter_and_its_trades_come_with_another_subscription() {
-    let mut chaos = following(trades_only()).await;
-    chaos.fault(Fault::new("bad_json"));
-    chaos.until("the dead letter", |s| s.dead.len() == 1).await;
-    chaos.until("whole again", Seen::is_whole).await;
-    chaos.trades(COIN, 30).await;
-    let seen = chaos.end().await;
-    assert_every_trade(&seen);
-    assert_eq!((seen.lost(), seen.gaps.len(), seen.open_gaps(COIN, "trade")), (0, 0, 0), "{:?}", seen.gaps);
+    let seen = trials::spoiled(trades(), faults(["bad_json"])).await;
+    assert_eq!(seen.gaps.len(), 0, "{:?}", seen.gaps);
     // The history at the start, and what was asked for again.
     let past = seen.trades_of(COIN).iter().filter(|t| t.backfill).count();
     assert!(past > 30, "{past} trades of the past");
@@ -136,19 +109,13 @@ async fn a_corrupt_frame_is_a_dead_letter_and_its_trades_come_with_another_subsc
 
 #[tokio::test]
 async fn a_trade_with_an_unknown_side_is_not_guessed_and_comes_again_with_a_known_one() {
-    let mut chaos = following(trades_only()).await;
-    chaos.fault(Fault::new("unknown_enum"));
-    chaos.until("the dead letter", |s| s.dead.len() == 1).await;
-    chaos.until("whole again", Seen::is_whole).await;
-    chaos.trades(COIN, 30).await;
-    let seen = chaos.end().await;
+    let seen = trials::spoiled(trades(), faults(["unknown_enum"])).await;
     assert!(seen.dead[0].contains("side `Mystery`"), "{:?}", seen.dead);
-    assert_every_trade(&seen);
 }
 
 #[tokio::test]
 async fn books_that_are_dropped_doubled_swapped_or_empty_are_no_gap_and_leave_it_sound() {
-    let mut chaos = following(trial()).await;
+    let mut chaos = Chaos::following(trial()).await;
     for kind in ["drop_depth", "repeat_depth", "swap_depth", "empty_book"] {
         chaos.fault(Fault::new(kind));
         let aim = chaos.seen.snapshots(COIN) + 4;
@@ -157,89 +124,54 @@ async fn books_that_are_dropped_doubled_swapped_or_empty_are_no_gap_and_leave_it
     let full = |s: &Seen| s.books[COIN].levels.bid_levels() == 20 && s.books[COIN].levels.ask_levels() == 20;
     chaos.until("a whole book", full).await;
     for kind in ["drop_depth", "repeat_depth", "swap_depth", "empty_book"] {
-        assert_eq!(chaos.sim.faults(VenueId::Hyperliquid)["struck"][kind], 1, "{kind}");
+        assert_eq!(chaos.struck(kind), 1, "{kind}");
     }
-    let seen = chaos.end().await;
-    seen.assert_books_are_sound();
+    let seen = chaos.ends_well().await;
     assert_eq!((seen.gaps.len(), seen.dead.len(), seen.lost()), (0, 0, 0), "{:?} {:?}", seen.gaps, seen.dead);
-    assert_every_trade(&seen);
 }
 
 #[tokio::test]
 async fn a_book_that_is_started_again_survives_a_429_because_the_next_message_is_whole() {
-    let mut chaos = following(trial()).await;
+    let mut chaos = Chaos::following(trial()).await;
     chaos.fault(Fault::new("rest_429"));
-    let (done, outcome) = oneshot::channel();
-    chaos.orders[0].send((Command::Resync { symbol: COIN.to_owned() }, done)).await.unwrap();
+    chaos.order(0, Command::Resync { symbol: COIN.to_owned() }).await.unwrap();
     chaos.until("the gap", |s| s.gaps_of(COIN, "book").len() == 2).await;
-    outcome.await.unwrap().unwrap();
     let aim = chaos.seen.snapshots(COIN) + 3;
     chaos.until("more books", |s| s.snapshots(COIN) >= aim).await;
-    let struck = chaos.sim.faults(VenueId::Hyperliquid)["struck"]["rest_429"].clone();
-    let seen = chaos.end().await;
-    assert_eq!((seen.open_gaps(COIN, "book"), seen.lost(), struck), (0, 0, 1.into()));
-    seen.assert_books_are_sound();
-    assert_every_trade(&seen);
+    assert_eq!(chaos.struck("rest_429"), 1);
+    let seen = chaos.ends_well().await;
+    assert_eq!((seen.open_gaps(COIN, "book"), seen.lost()), (0, 0));
 }
 
 #[tokio::test]
 async fn an_unknown_coin_is_a_gap_that_lasts_and_the_others_flow() {
-    let mut chaos = following(Trial { symbols: &[COIN, "NOPE"], ..trial() }).await;
-    chaos.trades(COIN, 10).await;
-    let seen = chaos.end().await;
-    assert_eq!((seen.open_gaps("NOPE", "trade"), seen.open_gaps("NOPE", "book")), (1, 1), "{:?}", seen.gaps);
-    assert!(seen.gaps.iter().all(|g| g.symbol == "NOPE" && g.reason.contains("did not subscribe")), "{:?}", seen.gaps);
-    assert_eq!(seen.lost(), 0);
-    assert_every_trade(&seen);
+    trials::unknown_symbol(trial(), "NOPE", &["trade", "book"]).await;
+}
+
+/// The venue announces nothing.
+#[tokio::test]
+async fn a_maintenance_is_outlasted() {
+    trials::maintenance(slow()).await;
 }
 
 #[tokio::test]
 async fn an_acknowledgement_behind_its_data_changes_nothing() {
-    let mut chaos = Chaos::start(Trial {
-        // The first connection would be whole before a fault can be armed.
-        options: |options| options.flow.rate = 40.0,
-        ..trial()
-    })
-    .await;
-    chaos.fault(Fault::new("late_ack").ms(300).count(3));
-    chaos.fault(Fault::new("cut"));
-    chaos.until("whole", |s| s.is_whole() && s.trades_of(COIN).len() > 35).await;
-    chaos.trades(COIN, 20).await;
-    let seen = chaos.end().await;
-    assert_every_trade(&seen);
-    assert_eq!(seen.gaps_of(COIN, "trade").len(), 0, "{:?}", seen.gaps);
+    trials::late_ack(trial(), "cut").await;
 }
 
 #[tokio::test]
 async fn a_ping_without_an_answer_ends_the_connection_although_data_flows() {
-    let mut chaos = following(Trial { limits: |limits| limits.ack_timeout_ms = 1000, ..trial() }).await;
-    chaos.fault(Fault::new("no_pong"));
-    // Our ping goes out 20 s behind the connection's beginning.
-    chaos.until("the loss", |s| s.lost() == 1).await;
-    chaos.until("whole again", Seen::is_whole).await;
-    chaos.trades(COIN, 20).await;
-    let seen = chaos.end().await;
-    assert!(seen.links.iter().any(|(_, why)| why.contains("no answer to a request")), "{:?}", seen.links);
-    assert_every_trade(&seen);
+    trials::unanswered_ping(trial()).await;
 }
 
 #[tokio::test]
 async fn a_coin_can_be_added_and_dropped_while_the_connection_runs() {
-    let mut chaos = following(Trial { listed: &[COIN, "ETH"], ..trial() }).await;
-    let say = async |chaos: &Chaos, command: Command| {
-        let (done, outcome) = oneshot::channel();
-        chaos.orders[0].send((command, done)).await.unwrap();
-        outcome
-    };
-    let added = say(&chaos, Command::Subscribe { symbol: "ETH".to_owned() }).await;
+    let mut chaos = Chaos::following(Trial { listed: &[COIN, "ETH"], ..trial() }).await;
+    chaos.order(0, Command::Subscribe { symbol: "ETH".to_owned() }).await.unwrap();
     chaos.until("trades of the new coin", |s| s.trades_of("ETH").len() > 35 && s.snapshots("ETH") > 2).await;
-    added.await.unwrap().unwrap();
-    let dropped = say(&chaos, Command::Unsubscribe { symbol: "ETH".to_owned() }).await;
-    chaos.trades(COIN, 20).await;
-    dropped.await.unwrap().unwrap();
-    let seen = chaos.end().await;
+    chaos.order(0, Command::Unsubscribe { symbol: "ETH".to_owned() }).await.unwrap();
+    let seen = chaos.ends_well().await;
     seen.assert_rising("ETH");
-    assert_every_trade(&seen);
     assert_eq!((seen.gaps.len(), seen.lost()), (0, 0), "{:?}", seen.gaps);
 }
 

@@ -47,6 +47,35 @@ fn snapshot(id: u64) -> String {
 
 const BOTH: &[&str] = &["spot@public.aggre.deals.v3.api.pb@100ms@{}", "spot@public.aggre.depth.v3.api.pb@100ms@{}"];
 
+/// A spot channel of [`BOTH`], acknowledged.
+fn subscribed(channels: &[&str], ours: &str) -> Bench {
+    Bench::new("mexc", &plan("mexc", &["BTCUSDT"], channels, &[]))
+        .open()
+        .frame("ack", &ack(ours))
+        .said(&format!("open\n  send {{\"method\":\"SUBSCRIPTION\",\"params\":[\"{ours}\"]}}\nack (whole)\n"))
+}
+
+/// The trades alone.
+fn following() -> Bench {
+    subscribed(&BOTH[..1], DEALS)
+}
+
+/// One trade has come.
+fn traded() -> Bench {
+    following()
+        .binary("trade", &deals(&[(1001, "1", "1X0_2X0")]))
+        .said("trade (whole)\n  trade BTCUSDT 1001000 (1X0_2X0)\n")
+}
+
+/// The connection was cut behind it, and the trades are subscribed again.
+fn reconnected() -> Bench {
+    traded().close().open().until(1100).said(concat!(
+        "close\n  GAP BTCUSDT link 1001..: cut\n",
+        "open\ntimer 1025\n",
+        "  send {\"method\":\"SUBSCRIPTION\",\"params\":[\"spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT\"]}\n",
+    ))
+}
+
 #[test]
 fn spot_is_whole_when_each_channel_was_answered_with_its_name() {
     Bench::new("mexc", &plan("mexc", &["BTCUSDT"], BOTH, &[]))
@@ -102,9 +131,7 @@ fn a_channel_that_is_never_answered_ends_the_connection() {
 
 #[test]
 fn the_connection_pings_in_the_venues_words_and_wants_the_answer() {
-    Bench::new("mexc", &plan("mexc", &["BTCUSDT"], &BOTH[..1], &[]))
-        .open()
-        .frame("ack", &ack(DEALS))
+    following()
         .until(21_500)
         .frame("pong", r#"{"id":0,"code":0,"msg":"PONG"}"#)
         .binary("trade", &deals(&[(21_500, "1", "1X0_2X0")]))
@@ -112,9 +139,6 @@ fn the_connection_pings_in_the_venues_words_and_wants_the_answer() {
         .binary("trade", &deals(&[(43_000, "1", "3X0_4X0")]))
         .until(52_000)
         .end(expect![[r#"
-            open
-              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
-            ack (whole)
             timer 21000 (whole)
               send {"method":"PING"}
             pong (whole)
@@ -134,9 +158,7 @@ fn the_connection_pings_in_the_venues_words_and_wants_the_answer() {
 
 #[test]
 fn a_spot_book_starts_from_rest_and_starts_again_behind_a_missing_version() {
-    Bench::new("mexc", &plan("mexc", &["BTCUSDT"], &BOTH[1..], &[]))
-        .open()
-        .frame("ack", &ack(DEPTH))
+    subscribed(&BOTH[1..], DEPTH)
         .binary("100-104", &depth(1001, 100, 104))
         .binary("105-106", &depth(1002, 105, 106))
         .http(1, 200, &snapshot(90))
@@ -149,9 +171,6 @@ fn a_spot_book_starts_from_rest_and_starts_again_behind_a_missing_version() {
         .http(3, 200, &snapshot(120))
         .binary("119-121", &depth(1006, 119, 121))
         .end(expect![[r#"
-            open
-              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.depth.v3.api.pb@100ms@BTCUSDT"]}
-            ack (whole)
             100-104 (whole)
               fetch 1 /api/v3/depth?symbol=BTCUSDT&limit=5000
             105-106 (whole)
@@ -179,9 +198,7 @@ fn a_spot_book_starts_from_rest_and_starts_again_behind_a_missing_version() {
 
 #[test]
 fn behind_a_reconnect_rest_fills_the_hole_without_ids_and_nothing_comes_twice() {
-    Bench::new("mexc", &plan("mexc", &["BTCUSDT"], &BOTH[..1], &[]))
-        .open()
-        .frame("ack", &ack(DEALS))
+    following()
         .binary("trades", &deals(&[(1001, "1", "1X0_2X0"), (1001, "1", "3X0_4X0")]))
         .close()
         .open()
@@ -194,9 +211,6 @@ fn behind_a_reconnect_rest_fills_the_hole_without_ids_and_nothing_comes_twice() 
         .binary("trade that rest had told", &deals(&[(1005, "2", "5X0_6X0")]))
         .binary("trade", &deals(&[(1010, "1", "11X0_12X0")]))
         .end(expect![[r#"
-            open
-              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
-            ack (whole)
             trades (whole)
               trade BTCUSDT 1001000 (1X0_2X0)
               trade BTCUSDT 1001001 (3X0_4X0)
@@ -247,26 +261,7 @@ fn a_process_that_starts_again_knows_its_stored_trades_in_an_answer_without_ids(
 
 #[test]
 fn history_that_does_not_reach_back_to_what_is_stored_is_a_gap() {
-    Bench::new("mexc", &plan("mexc", &["BTCUSDT"], &BOTH[..1], &[]))
-        .open()
-        .frame("ack", &ack(DEALS))
-        .binary("trade", &deals(&[(1001, "1", "1X0_2X0")]))
-        .close()
-        .open()
-        .until(1100)
-        .frame("ack", &ack(DEALS))
-        .http(1, 200, &history(&[(1005, "2"), (1009, "3")]))
-        .end(expect![[r#"
-            open
-              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
-            ack (whole)
-            trade (whole)
-              trade BTCUSDT 1001000 (1X0_2X0)
-            close
-              GAP BTCUSDT link 1001..: cut
-            open
-            timer 1025
-              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
+    reconnected().frame("ack", &ack(DEALS)).http(1, 200, &history(&[(1005, "2"), (1009, "3")])).end(expect![[r#"
             ack
               fetch 1 /api/v3/trades?symbol=BTCUSDT&limit=1000
             http 1 200 (whole)
@@ -279,29 +274,13 @@ fn history_that_does_not_reach_back_to_what_is_stored_is_a_gap() {
 
 #[test]
 fn an_answer_that_is_older_than_what_was_pushed_is_asked_for_again_and_then_a_gap() {
-    Bench::new("mexc", &plan("mexc", &["BTCUSDT"], &BOTH[..1], &[]))
-        .open()
-        .frame("ack", &ack(DEALS))
-        .binary("trade", &deals(&[(1001, "1", "1X0_2X0")]))
-        .close()
-        .open()
-        .until(1100)
+    reconnected()
         .frame("ack", &ack(DEALS))
         .binary("trade", &deals(&[(1090, "3", "9X0_10X0")]))
         .http(1, 200, &history(&[(1001, "1"), (1050, "2")]))
         .until(1500)
         .http(2, 200, &history(&[(1001, "1"), (1050, "2"), (1060, "2")]))
         .end(expect![[r#"
-            open
-              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
-            ack (whole)
-            trade (whole)
-              trade BTCUSDT 1001000 (1X0_2X0)
-            close
-              GAP BTCUSDT link 1001..: cut
-            open
-            timer 1025
-              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
             ack
               fetch 1 /api/v3/trades?symbol=BTCUSDT&limit=1000
             trade
@@ -321,10 +300,7 @@ fn an_answer_that_is_older_than_what_was_pushed_is_asked_for_again_and_then_a_ga
 fn what_still_comes_of_a_symbol_that_was_left_says_nothing() {
     let leave = Command::Unsubscribe { symbol: "BTCUSDT".to_owned() };
     let come = Command::Subscribe { symbol: "BTCUSDT".to_owned() };
-    Bench::new("mexc", &plan("mexc", &["BTCUSDT"], &BOTH[..1], &[]))
-        .open()
-        .frame("ack", &ack(DEALS))
-        .binary("trade", &deals(&[(1001, "1", "1X0_2X0")]))
+    traded()
         .until(1100)
         .act("leave", move |s, now, out| s.on_command(now, &leave, out).unwrap())
         .binary("trade", &deals(&[(1002, "1", "3X0_4X0")]))
@@ -334,11 +310,6 @@ fn what_still_comes_of_a_symbol_that_was_left_says_nothing() {
         .frame("ack", &ack(DEALS))
         .binary("trade", &deals(&[(1003, "1", "5X0_6X0")]))
         .end(expect![[r#"
-            open
-              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
-            ack (whole)
-            trade (whole)
-              trade BTCUSDT 1001000 (1X0_2X0)
             leave (whole)
               send {"method":"UNSUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
             trade (whole)
@@ -354,19 +325,11 @@ fn what_still_comes_of_a_symbol_that_was_left_says_nothing() {
 #[test]
 fn trades_that_cannot_be_read_are_asked_for() {
     let cut = deals(&[(1002, "2", "3X0_4X0")]);
-    Bench::new("mexc", &plan("mexc", &["BTCUSDT"], &BOTH[..1], &[]))
-        .open()
-        .frame("ack", &ack(DEALS))
-        .binary("trade", &deals(&[(1001, "1", "1X0_2X0")]))
+    traded()
         .binary("a cut frame", &cut[..cut.len() / 2])
         .http(1, 200, &history(&[(1001, "1"), (1002, "2")]))
         .binary("trade", &deals(&[(1003, "1", "5X0_6X0")]))
         .end(expect![[r#"
-            open
-              send {"method":"SUBSCRIPTION","params":["spot@public.aggre.deals.v3.api.pb@100ms@BTCUSDT"]}
-            ack (whole)
-            trade (whole)
-              trade BTCUSDT 1001000 (1X0_2X0)
             a cut frame
               DEAD cut: 47 bytes announced, 41 there
               fetch 1 /api/v3/trades?symbol=BTCUSDT&limit=1000

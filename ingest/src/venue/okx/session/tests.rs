@@ -46,6 +46,31 @@ fn rest_book(seq: &str) -> String {
     format!(r#"{{"code":"0","msg":"","data":[{{"asks":[],"bids":[["1.5","2","0","1"]],"ts":"1100"{seq}}}]}}"#)
 }
 
+/// One channel, acknowledged.
+fn subscribed(channel: &str) -> Bench {
+    let sent = format!(r#"{{"args":[{{"channel":"{channel}","instId":"BTC-USDT"}}],"op":"subscribe"}}"#);
+    bench(&[&format!("{channel}:{{}}")], &[])
+        .open()
+        .frame("acknowledged", &ack("subscribe", channel))
+        .said(&format!("open\n  send {sent}\nacknowledged (whole)\n"))
+}
+
+/// A book that has begun at 10.
+fn begun() -> Bench {
+    subscribed("books")
+        .frame("snapshot 10", &book("snapshot", 10, -1))
+        .said("snapshot 10 (whole)\n  book BTC-USDT snapshot 10\n")
+}
+
+/// And has a gap behind it.
+fn broken() -> Bench {
+    begun().frame("20 after 15", &book("update", 20, 15)).said(concat!(
+        "20 after 15 (whole)\n",
+        "  GAP BTC-USDT book 1020..: book sequence 15 after 10\n",
+        "  fetch 1 /api/v5/market/books?instId=BTC-USDT&sz=400&source=0\n",
+    ))
+}
+
 #[test]
 fn each_channel_is_acknowledged_and_a_quiet_connection_is_pinged() {
     bench(&["trades:{}", "tickers:{}", "funding-rate:{}", "status"], &[])
@@ -91,10 +116,7 @@ fn the_channels_of_the_two_sockets_are_carried_apart() {
 
 #[test]
 fn a_book_follows_its_snapshot_through_keep_alives_and_a_sequence_that_starts_anew() {
-    bench(&["books:{}"], &[])
-        .open()
-        .frame("acknowledged", &ack("subscribe", "books"))
-        .frame("snapshot 10", &book("snapshot", 10, -1))
+    begun()
         .frame("12 after 10", &book("update", 12, 10))
         .frame("keep-alive", &book("update", 12, 12))
         .frame("3 after 12", &book("update", 3, 12))
@@ -103,11 +125,6 @@ fn a_book_follows_its_snapshot_through_keep_alives_and_a_sequence_that_starts_an
         .frame("snapshot 6 of a second subscription", &book("snapshot", 6, -1))
         .frame("7 after 6", &book("update", 7, 6))
         .end(expect![[r#"
-            open
-              send {"args":[{"channel":"books","instId":"BTC-USDT"}],"op":"subscribe"}
-            acknowledged (whole)
-            snapshot 10 (whole)
-              book BTC-USDT snapshot 10
             12 after 10 (whole)
               book BTC-USDT update 12
             keep-alive (whole)
@@ -126,11 +143,7 @@ fn a_book_follows_its_snapshot_through_keep_alives_and_a_sequence_that_starts_an
 
 #[test]
 fn behind_a_gap_the_book_comes_by_rest_and_what_was_held_is_aligned() {
-    bench(&["books:{}"], &[])
-        .open()
-        .frame("acknowledged", &ack("subscribe", "books"))
-        .frame("snapshot 10", &book("snapshot", 10, -1))
-        .frame("20 after 15", &book("update", 20, 15))
+    broken()
         .frame("25 after 20", &book("update", 25, 20))
         .http(1, 200, &rest_book(r#","seqId":18"#))
         .frame("30 after 25", &book("update", 30, 25))
@@ -138,14 +151,6 @@ fn behind_a_gap_the_book_comes_by_rest_and_what_was_held_is_aligned() {
         .http(2, 200, &rest_book(r#","seqId":27"#))
         .frame("33 after 30", &book("update", 33, 30))
         .end(expect![[r#"
-            open
-              send {"args":[{"channel":"books","instId":"BTC-USDT"}],"op":"subscribe"}
-            acknowledged (whole)
-            snapshot 10 (whole)
-              book BTC-USDT snapshot 10
-            20 after 15 (whole)
-              GAP BTC-USDT book 1020..: book sequence 15 after 10
-              fetch 1 /api/v5/market/books?instId=BTC-USDT&sz=400&source=0
             25 after 20 (whole)
             http 1 200 (whole)
             30 after 25 (whole)
@@ -162,9 +167,7 @@ fn behind_a_gap_the_book_comes_by_rest_and_what_was_held_is_aligned() {
 
 #[test]
 fn without_a_snapshot_on_the_channel_the_book_starts_by_rest() {
-    bench(&["books:{}"], &[])
-        .open()
-        .frame("acknowledged", &ack("subscribe", "books"))
+    subscribed("books")
         .frame("12 after 10", &book("update", 12, 10))
         .frame("15 after 12", &book("update", 15, 12))
         .http(1, 429, "")
@@ -172,9 +175,6 @@ fn without_a_snapshot_on_the_channel_the_book_starts_by_rest() {
         .http(2, 200, &rest_book(r#","seqId":12"#))
         .frame("18 after 15", &book("update", 18, 15))
         .end(expect![[r#"
-            open
-              send {"args":[{"channel":"books","instId":"BTC-USDT"}],"op":"subscribe"}
-            acknowledged (whole)
             12 after 10 (whole)
               fetch 1 /api/v5/market/books?instId=BTC-USDT&sz=400&source=0
             15 after 12 (whole)
@@ -192,11 +192,7 @@ fn without_a_snapshot_on_the_channel_the_book_starts_by_rest() {
 
 #[test]
 fn a_rest_book_without_its_number_does_not_help_and_the_channel_is_subscribed_anew() {
-    bench(&["books:{}"], &[])
-        .open()
-        .frame("acknowledged", &ack("subscribe", "books"))
-        .frame("snapshot 10", &book("snapshot", 10, -1))
-        .frame("20 after 15", &book("update", 20, 15))
+    broken()
         .http(1, 200, &rest_book(""))
         .until(2500)
         .frame("left", &ack("unsubscribe", "books"))
@@ -204,14 +200,6 @@ fn a_rest_book_without_its_number_does_not_help_and_the_channel_is_subscribed_an
         .frame("snapshot 22", &book("snapshot", 22, -1))
         .frame("23 after 22", &book("update", 23, 22))
         .end(expect![[r#"
-            open
-              send {"args":[{"channel":"books","instId":"BTC-USDT"}],"op":"subscribe"}
-            acknowledged (whole)
-            snapshot 10 (whole)
-              book BTC-USDT snapshot 10
-            20 after 15 (whole)
-              GAP BTC-USDT book 1020..: book sequence 15 after 10
-              fetch 1 /api/v5/market/books?instId=BTC-USDT&sz=400&source=0
             http 1 200 (whole)
               warn order book of BTC-USDT: it has no seqId
             timer 1250 (whole)
@@ -232,18 +220,13 @@ fn a_rest_book_without_its_number_does_not_help_and_the_channel_is_subscribed_an
 fn a_checksum_that_does_not_agree_restarts_the_book() {
     // CRC-32 of `1.5:2`.
     let sum = -716_171_612;
-    bench(&["books:{}"], &[])
-        .open()
-        .frame("acknowledged", &ack("subscribe", "books"))
+    subscribed("books")
         .frame("snapshot 10", &summed("snapshot", 10, -1, sum))
         .frame("12 after 10", &summed("update", 12, 10, sum))
         .frame("15 after 12, wrong", &summed("update", 15, 12, sum + 1))
         .frame("18 after 15", &summed("update", 18, 15, sum))
         .http(1, 200, &rest_book(r#","seqId":15"#))
         .end(expect![[r#"
-            open
-              send {"args":[{"channel":"books","instId":"BTC-USDT"}],"op":"subscribe"}
-            acknowledged (whole)
             snapshot 10 (whole)
               book BTC-USDT snapshot 10
             12 after 10 (whole)
@@ -261,18 +244,13 @@ fn a_checksum_that_does_not_agree_restarts_the_book() {
 
 #[test]
 fn merged_fills_are_no_hole_and_a_hole_is_filled_by_rest() {
-    bench(&["trades:{}"], &[])
-        .open()
-        .frame("acknowledged", &ack("subscribe", "trades"))
+    subscribed("trades")
         .frame("trade 5", &trade(5, 1))
         .frame("trade 9 of 4 fills", &trade(9, 4))
         .frame("trade 13", &trade(13, 1))
         .http(1, 200, &page(&[13, 12, 11, 10, 9]))
         .frame("trade 14", &trade(14, 1))
         .end(expect![[r#"
-            open
-              send {"args":[{"channel":"trades","instId":"BTC-USDT"}],"op":"subscribe"}
-            acknowledged (whole)
             trade 5 (whole)
               trade BTC-USDT 5
             trade 9 of 4 fills (whole)
@@ -344,17 +322,12 @@ fn a_refused_channel_is_a_gap_that_lasts_and_too_many_requests_are_a_pause() {
 
 #[test]
 fn a_notice_of_an_upgrade_is_a_planned_reconnect() {
-    bench(&["trades:{}"], &[])
-        .open()
-        .frame("acknowledged", &ack("subscribe", "trades"))
+    subscribed("trades")
         .frame(
             "notice",
             r#"{"event":"notice","code":"64008","msg":"The connection will soon be closed for a service upgrade. Please reconnect.","connId":"a4d3ae55"}"#,
         )
         .end(expect![[r#"
-            open
-              send {"args":[{"channel":"trades","instId":"BTC-USDT"}],"op":"subscribe"}
-            acknowledged (whole)
             notice (whole)
               RECONNECT as planned after 0 ms: the venue shuts this server down
         "#]]);
