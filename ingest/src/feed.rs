@@ -92,6 +92,12 @@ struct Held {
     trade: Option<Trade>,
 }
 
+impl Held {
+    fn is_past(&self) -> bool {
+        self.trade.as_ref().is_some_and(|t| t.backfill)
+    }
+}
+
 /// Tells trades apart by the venue's ids and numbers them: by their time in microseconds, and always higher than before.
 #[derive(Debug, Default)]
 struct Memory {
@@ -381,11 +387,13 @@ impl Feed {
             }
             Trades::Filling { held, .. } => {
                 // History that comes by itself ends with its frame.
-                if row.trade.as_ref().is_some_and(|t| t.backfill) && self.history_due.contains_key(name) {
+                if row.is_past() && self.history_due.contains_key(name) {
                     self.history_came.insert(name.to_owned());
                 }
+                // The past is one frame or answer, whose end settles it whole.
+                let is_past = row.is_past();
                 held.push(row);
-                if held.len() >= held_max {
+                if held.len() >= held_max && !is_past {
                     self.overflow(name, out);
                 }
             }
@@ -415,7 +423,7 @@ impl Feed {
     /// REST does not tell a symbol's trades: the venue sends history when it is subscribed to, until `due` or never.
     pub fn awaits_history(&mut self, name: &str, due: Nanos) {
         if let Some(Symbol { trades: Trades::Filling { held, .. }, .. }) = self.symbols.get(name) {
-            if held.iter().any(|row| row.trade.as_ref().is_some_and(|t| t.backfill)) {
+            if held.iter().any(Held::is_past) {
                 self.history_came.insert(name.to_owned());
             }
             self.history_due.insert(name.to_owned(), due);
@@ -596,7 +604,7 @@ impl Feed {
             }
         }
         let time = |row: &Held| row.trade.as_ref().map(|t| t.ts);
-        let past = held.iter().filter(|row| row.trade.as_ref().is_some_and(|t| t.backfill)).filter_map(time).min();
+        let past = held.iter().filter(|row| row.is_past()).filter_map(time).min();
         let first = past.or(held.iter().filter_map(time).min());
         match ids {
             TradeIds::Unordered => self.duplicates += by_time(&mut held),
@@ -709,13 +717,12 @@ fn numbered(event: &Event) -> Option<(&str, u64)> {
 /// they came, and where the history has them, too, as it has them: it alone has all of its stretch.
 fn by_time(held: &mut Vec<Held>) -> u64 {
     let id = |row: &Held| row.trade.as_ref().and_then(|t| t.venue_id.clone());
-    let is_past = |row: &Held| row.trade.as_ref().is_some_and(|t| t.backfill);
-    let past = held.iter().enumerate().filter(|(_, row)| is_past(row));
+    let past = held.iter().enumerate().filter(|(_, row)| row.is_past());
     let places: BTreeMap<event::Symbol, usize> = past.filter_map(|(n, row)| Some((id(row)?, n))).collect();
     let mut doubled = BTreeSet::new();
     for n in 0..held.len() {
         let place = id(&held[n]).and_then(|id| places.get(&id)).copied();
-        if let Some(place) = place.filter(|place| *place != n && !is_past(&held[n])) {
+        if let Some(place) = place.filter(|place| *place != n && !held[n].is_past()) {
             held[place] = held[n].clone();
             doubled.insert(n);
         }

@@ -156,6 +156,27 @@ async fn a_running_feed_takes_another_symbol_restarts_a_book_reconnects_and_refu
 }
 
 /// What is stored of a symbol's open interest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_symbol_that_binance_acknowledges_and_does_not_list_is_a_gap_that_lasts() -> anyhow::Result<()> {
+    const VENUE: &str = "binance";
+    let (_server, bus) = server(VENUE).await?;
+    let feed = Feed::start(&bus, VENUE, VenueId::BinanceSpot, &["BTCUSDT"], &["BTCUSDT", "NOPEUSDT"]).await?;
+    more(&bus, VENUE, "trade", "BTCUSDT").await?;
+    let told = async || -> anyhow::Result<Vec<(String, String, Option<i64>)>> {
+        let facts = stored(&bus, &stream::raw(VENUE)).await?;
+        let gap = |(_, subject, payload): &(u64, String, Vec<u8>)| match Raw::hear(subject, payload) {
+            Ok(Some(Raw::Gap(gap))) => Some((gap.symbol, gap.channel, gap.to_ns)),
+            _ => None,
+        };
+        Ok(facts.iter().filter_map(gap).collect())
+    };
+    let lasting = ("NOPEUSDT".to_owned(), "trade".to_owned(), None);
+    wait_for("the gap", BOUND, || async { told().await.ok()?.contains(&lasting).then_some(()) }).await?;
+    more(&bus, VENUE, "trade", "BTCUSDT").await?;
+    assert_eq!(told().await?, [lasting]);
+    feed.end().await
+}
+
 async fn open_interest(bus: &Bus, venue: &str, symbol: &str) -> anyhow::Result<Vec<Qty>> {
     let facts = stored(bus, &stream::raw(venue)).await?;
     let tickers = facts.iter().filter_map(|(_, subject, payload)| match Raw::hear(subject, payload) {
