@@ -527,7 +527,13 @@ fn open_interest(_: &mut Binance, floor: &mut Floor, params: &Params) -> Result<
     let l = floor.market.listing(i);
     // Nobody counts positions here: what the book holds on both sides stands for it.
     let lots: i64 = [Side::Buy, Side::Sell].iter().flat_map(|s| l.book.top(*s, usize::MAX)).map(|(_, q)| q).sum();
-    Ok(json!({ "symbol": l.spec.symbol, "openInterest": l.spec.size.text(lots), "time": floor.now_ms() }).to_string())
+    let mut row = json!({ "symbol": l.spec.symbol, "openInterest": l.spec.size.text(lots), "time": floor.now_ms() });
+    // COIN-M counts contracts, and names the pair and the kind beside the symbol.
+    if l.spec.inverse {
+        row["pair"] = json!(format!("{}USD", l.spec.base));
+        row["contractType"] = json!("PERPETUAL");
+    }
+    Ok(row.to_string())
 }
 
 fn list_open(b: &mut Binance, floor: &mut Floor, params: &Params) -> Result<String, ApiError> {

@@ -226,6 +226,24 @@ pub fn liquidation(spec: &Spec, topic: &str, t: &Trade) -> String {
     )
 }
 
+/// A row of `swap_open_interest`: what is open is counted once, what was traded in the day `day` both sides of it.
+pub fn open_interest(l: &Listing, lots: i64, price: i64, day: &Bar) -> String {
+    let (spec, both) = (&l.spec, day.volume * 2);
+    let (coins, money) = worth(spec, lots, spec.value(price, lots).0);
+    let (traded_coins, traded_money) = worth(spec, both, day.value * 2);
+    let (base, code) = (&spec.base, &spec.symbol);
+    let linear = match spec.inverse {
+        true => String::new(),
+        false => format!(
+            r#","value":{money},"business_type":"swap","pair":"{code}","contract_type":"swap","trade_partition":"{}""#,
+            spec.quote
+        ),
+    };
+    format!(
+        r#"{{"volume":{lots}.000000000000000000,"amount":{coins},"symbol":"{base}","contract_code":"{code}","trade_amount":{traded_coins},"trade_volume":{both},"trade_turnover":{traded_money}{linear}}}"#
+    )
+}
+
 /// A row of `/v1/common/symbols`.
 pub fn pair(spec: &Spec) -> Value {
     json!({

@@ -1,5 +1,7 @@
 //! HTX over REST: instruments, books, recent trades, candles, open interest.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::data;
@@ -23,12 +25,12 @@ pub fn answer(floor: &mut Floor, request: &Request) -> Reply {
             ("/symbols", false) => pairs(floor),
             ("/timestamp", false) => ok(floor, &floor.wall_ms.to_string()),
             ("/swap_contract_info", true) => contracts(floor),
-            ("/swap_open_interest", true) => open_interest(floor),
+            ("/swap_open_interest", true) => open_interest(floor, &request.query),
             _ => Reply::json(404, r#"{"status":"error","err-code":"not-found","err-msg":"no such path"}"#),
         };
     }
     let Some(call) = request.path.strip_prefix(base) else { return Reply::json(404, "") };
-    let query: std::collections::BTreeMap<String, String> = crate::binance::pairs(&request.query).into_iter().collect();
+    let query: BTreeMap<String, String> = crate::binance::pairs(&request.query).into_iter().collect();
     let Some(i) = query.get(name).and_then(|symbol| floor.market.find(symbol)) else {
         return refused(floor, swap, "invalid symbol");
     };
@@ -85,16 +87,24 @@ fn contracts(floor: &Floor) -> Reply {
     ok(floor, &format!("[{}]", rows.join(",")))
 }
 
-/// What rests in the book stands for what is open.
-fn open_interest(floor: &Floor) -> Reply {
-    let row = |l: &crate::market::Listing| {
-        let open: i64 = [Side::Buy, Side::Sell].iter().flat_map(|s| l.book.top(*s, usize::MAX)).map(|(_, q)| q).sum();
-        format!(
-            r#"{{"volume":{open}.000000000000000000,"symbol":"{}","contract_code":"{}"}}"#,
-            l.spec.base, l.spec.symbol
-        )
+/// Of the `contract_code` that is named, or of all. What rests in the book stands for what is open.
+fn open_interest(floor: &mut Floor, query: &str) -> Reply {
+    let query: BTreeMap<String, String> = crate::binance::pairs(query).into_iter().collect();
+    let listed = floor.market.listings().len();
+    let wanted = match query.get("contract_code").map(|code| floor.market.find(code)) {
+        None => 0..listed,
+        Some(Some(i)) => i..i + 1,
+        Some(None) => return refused(floor, true, "contract_code"),
     };
-    let rows: Vec<String> = floor.market.listings().iter().map(row).collect();
+    let now_ms = floor.now_ms();
+    let mut rows = Vec::new();
+    for i in wanted {
+        floor.history[i].pass(now_ms);
+        let (l, day) = (floor.market.listing(i), floor.history[i].day(now_ms).unwrap_or_default());
+        let open: i64 = [Side::Buy, Side::Sell].iter().flat_map(|s| l.book.top(*s, usize::MAX)).map(|(_, q)| q).sum();
+        let price = l.book.touch(Side::Buy).map_or(day.close, |(price, _)| price);
+        rows.push(data::open_interest(l, open, price, &day));
+    }
     ok(floor, &format!("[{}]", rows.join(",")))
 }
 

@@ -231,6 +231,29 @@ async fn rest_snapshots_and_exchange_info_have_the_members_of_the_recorded_ones(
 }
 
 #[tokio::test]
+async fn open_interest_is_told_by_rest_of_one_symbol_of_the_futures_only() {
+    for (venue, path, symbol) in
+        [(VenueId::BinanceUsdm, "/fapi/v1", "BTCUSDT"), (VenueId::BinanceCoinm, "/dapi/v1", "BTCUSD_PERP")]
+    {
+        let sim = start(venue).await;
+        let addr = sim.addr(venue);
+        let told = get(addr, &format!("{path}/openInterest?symbol={symbol}")).await;
+        assert_eq!(told["symbol"], symbol);
+        assert!(told["openInterest"].as_str().unwrap().parse::<f64>().unwrap() > 0.0);
+        if let (VenueId::BinanceUsdm, Some(known)) = (venue, fixture("binance", "rest_usdm_openInterest.jsonl", 1)) {
+            assert_eq!(members(&told), members(&known));
+        }
+        let (status, headers, _) = http(addr, "GET", &format!("{path}/openInterest?symbol={symbol}"), "").await;
+        assert_eq!((status, headers["x-mbx-used-weight-1m"].to_str().unwrap()), (200, "2"));
+        assert_eq!(http(addr, "GET", &format!("{path}/openInterest"), "").await.0, 400);
+        sim.stop().await.unwrap();
+    }
+    let sim = start(VenueId::BinanceSpot).await;
+    assert_eq!(http(sim.addr(VenueId::BinanceSpot), "GET", "/api/v3/openInterest?symbol=BTCUSDT", "").await.0, 404);
+    sim.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn trades_over_rest_continue_those_of_the_stream() {
     let sim = start(VenueId::BinanceUsdm).await;
     let addr = sim.addr(VenueId::BinanceUsdm);

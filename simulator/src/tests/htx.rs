@@ -316,7 +316,6 @@ async fn rest_serves_terms_books_trades_and_candles_with_the_members_that_were_r
     );
     let depth = get(addr, "/linear-swap-ex/market/depth?contract_code=BTC-USDT&type=step0").await;
     assert!(depth["tick"]["bids"][0][0].as_f64() < depth["tick"]["asks"][0][0].as_f64());
-    assert!(get(addr, "/linear-swap-api/v1/swap_open_interest").await["data"][0]["volume"].as_f64() > Some(0.0));
     assert_eq!(get(addr, "/linear-swap-ex/market/history/trade?contract_code=NOPE").await["err_code"], 1030);
     if let Some(recorded) = schemas::fixtures::root()
         .map(|r| std::fs::read_to_string(r.join("fixtures/venues/htx/rest_linear_swap_contract_info.json")).unwrap())
@@ -325,6 +324,27 @@ async fn rest_serves_terms_books_trades_and_candles_with_the_members_that_were_r
         assert_eq!(members(&list["data"][0]), members(&recorded["data"][0]));
     }
     sim.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn open_interest_is_told_by_rest_of_one_swap_or_of_all() {
+    for (venue, path, code, line) in
+        [(L, "/linear-swap-api/v1", "BTC-USDT", 1), (VenueId::HtxInverse, "/swap-api/v1", "BTC-USD", 0)]
+    {
+        let sim = start(venue).await;
+        let addr = sim.addr(venue);
+        let (one, all) =
+            (format!("{path}/swap_open_interest?contract_code={code}"), format!("{path}/swap_open_interest"));
+        let (one, all) = (get(addr, &one).await, get(addr, &all).await);
+        assert_eq!((one["data"].as_array().unwrap().len(), &one["data"][0]["contract_code"]), (1, &json!(code)));
+        assert!(all["data"].as_array().unwrap().len() > 1);
+        assert!(one["data"][0]["volume"].as_f64() > Some(0.0));
+        if let Some(known) = fixture("htx", "rest_swap_open_interest.jsonl", line) {
+            assert_eq!((members(&one), members(&one["data"][0])), (members(&known), members(&known["data"][0])));
+        }
+        assert_eq!(get(addr, &format!("{path}/swap_open_interest?contract_code=NOPE")).await["err_code"], 1030);
+        sim.stop().await.unwrap();
+    }
 }
 
 #[tokio::test]
