@@ -181,6 +181,7 @@ impl Config {
             ("session.idle_timeout_ms", self.session.idle_timeout_ms),
             ("session.ack_timeout_ms", self.session.ack_timeout_ms),
             ("session.lifetime_ms", self.session.lifetime_ms),
+            ("session.poll_period_ms", self.session.poll_period_ms),
             ("recording.clock_period_ms", self.recording.clock_period_ms),
             ("recording.csv_clock_period_ms", self.recording.csv_clock_period_ms),
             ("recording.frames_per_flush", self.recording.frames_per_flush as i64),

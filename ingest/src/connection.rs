@@ -10,6 +10,7 @@ use schemas::Nanos;
 use crate::book::Rule;
 use crate::event::{Control, Event, Frame, Trade};
 use crate::feed::{Feed, TradeIds, Want, subject_of};
+use crate::polls::Polls;
 use crate::session::{
     Action, Command, HttpResult, Limits, Missing, Paced, Plan, Session, Waiting, Watchdog, after_ms, earliest,
 };
@@ -166,6 +167,15 @@ pub trait Protocol: Send {
     fn trades_after(&self, symbol: &str, after: u64) -> Option<Request>;
     /// Reads such an answer, oldest first.
     fn decode_trades(&self, symbol: &str, body: &str) -> Result<Vec<Trade>, String>;
+    /// The requests for what the venue tells of these symbols by REST alone: one a symbol, or one of all where the venue has
+    /// that. Each is made again every [`Limits::poll_period_ms`].
+    fn polls(&self, _symbols: &BTreeSet<String>) -> Vec<Request> {
+        Vec::new()
+    }
+    /// Reads an answer to one of [`Protocol::polls`]; it may tell of other symbols too.
+    fn decode_poll(&self, _body: &str, out: &mut Vec<Event>) {
+        out.push(Event::Malformed("nothing is polled here".to_owned()));
+    }
 }
 
 /// Symbols with all their topics, cut so that each part has at most `max`; topics of the whole market are put where there is
@@ -208,6 +218,7 @@ pub struct Connection<P> {
     waiting: Waiting<Vec<Topic>>,
     fetches: Paced<(u64, Request)>,
     asked: BTreeMap<u64, Want>,
+    polls: Polls,
     ping_due: Option<Nanos>,
     /// Books that were subscribed, and when each is asked for again if it has not started by then.
     books_due: BTreeMap<String, Nanos>,
@@ -258,6 +269,7 @@ impl<P: Protocol> Connection<P> {
             waiting: Waiting::new(plan.limits.ack_timeout_ms),
             fetches: Paced::new(plan.limits.request_spacing_ms),
             asked: BTreeMap::new(),
+            polls: Polls::new(&plan.limits),
             ping_due: None,
             books_due: BTreeMap::new(),
             restarted: BTreeMap::new(),
@@ -308,6 +320,49 @@ impl<P: Protocol> Connection<P> {
         }
         while let Some((id, request)) = self.fetches.pop(now) {
             out.push(Action::Fetch { id, request });
+        }
+        // Whatever else was due has left.
+        if self.poll_due().is_some_and(|due| due <= now) {
+            let id = self.ids.take();
+            out.extend(self.polls.next(now, id).map(|request| Action::Fetch { id, request }));
+        }
+    }
+
+    /// Behind all other requests, and quiet while they are.
+    fn poll_due(&self) -> Option<Nanos> {
+        self.polls.due().filter(|_| self.subscribed).map(|due| due.max(self.fetches.free_at()))
+    }
+
+    /// Polls what the symbols that are carried now ask for.
+    fn poll_carried(&mut self, now: Nanos) {
+        if self.subscribed {
+            let symbols = self.symbols();
+            self.polls.carry(now, self.protocol.polls(&symbols), &symbols);
+        }
+    }
+
+    /// The answer to a poll. It goes past the feed: whatever its time, it neither shows that the socket lives nor ends a gap. One
+    /// that failed is made again in its turn.
+    fn polled(&mut self, now: Nanos, asked: &str, body: Result<String, String>, out: &mut Vec<Action>) {
+        let (mut events, carried) = (Vec::new(), self.symbols());
+        match body {
+            Ok(body) => self.protocol.decode_poll(&body, &mut events),
+            Err(why) => events.push(Event::Malformed(why)),
+        }
+        let mut wrong = Vec::new();
+        for event in events {
+            if let Event::Malformed(why) = event {
+                wrong.push(why);
+                continue;
+            }
+            let Some((symbol, Some(ts))) = subject_of(&event) else { continue };
+            if carried.contains(symbol) && self.polls.is_news(symbol, ts) {
+                out.push(Action::Aside { recv: now, event });
+            }
+        }
+        if let Some(first) = wrong.first() {
+            let more = if wrong.len() > 1 { format!(" (and {} more)", wrong.len() - 1) } else { String::new() };
+            out.push(Action::Warn(format!("poll {asked}: {first}{more}")));
         }
     }
 
@@ -406,6 +461,7 @@ impl<P: Protocol> Connection<P> {
             self.feed.subscribed(&mut wants);
             self.want(now, wants, out);
             self.history_comes = false;
+            self.poll_carried(now);
         }
     }
 
@@ -574,11 +630,15 @@ impl<P: Protocol> Session for Connection<P> {
         let own = [self.sends.due(), self.fetches.due(), self.waiting.due(), self.watchdog.due(), self.ping_due];
         let books = self.books_due.values().min().copied();
         let stale = self.may_stale().then(|| self.stale_due());
-        earliest(own.into_iter().chain([self.feed.due(), stale, books]))
+        earliest(own.into_iter().chain([self.feed.due(), stale, books, self.poll_due()]))
     }
 
     fn on_http(&mut self, now: Nanos, id: u64, answer: HttpResult, out: &mut Vec<Action>) {
-        let Some(want) = self.asked.remove(&id) else { return };
+        let want = self.asked.remove(&id);
+        let poll = self.polls.answered(id);
+        if want.is_none() && poll.is_none() {
+            return;
+        }
         // Over the budget: quiet for as long as the venue says, then the same again. Going on would turn a 429 into a ban.
         if let Ok(a) = &answer
             && matches!(a.status, 418 | 429)
@@ -586,21 +646,22 @@ impl<P: Protocol> Session for Connection<P> {
             let wait_ms = a.retry_after_s.map_or(self.pace.quiet_ms, |s| s as i64 * 1000);
             out.push(Action::Warn(format!("the venue asks for quiet: status {} for {} s", a.status, wait_ms / 1000)));
             self.fetches.block_until(after_ms(now, wait_ms));
-            self.want(now, vec![want], out);
+            self.want(now, want.into_iter().collect(), out);
             return;
         }
         let body = answer
             .and_then(|a| if a.status == 200 { Ok(a.body) } else { Err(format!("status {}: {}", a.status, a.body)) });
         let mut wants = Vec::new();
         match want {
-            Want::Book { symbol, .. } => match body.and_then(|body| self.protocol.decode_book(&symbol, &body)) {
+            None => self.polled(now, &poll.unwrap_or_default(), body, out),
+            Some(Want::Book { symbol, .. }) => match body.and_then(|body| self.protocol.decode_book(&symbol, &body)) {
                 Ok(event) => self.feed.take(now, event, out, &mut wants),
                 Err(why) => {
                     out.push(Action::Warn(format!("order book of {symbol}: {why}")));
                     wants.push(Want::Book { symbol, again: true });
                 }
             },
-            Want::Trades { symbol, .. } => {
+            Some(Want::Trades { symbol, .. }) => {
                 let rows = body.and_then(|body| self.protocol.decode_trades(&symbol, &body));
                 self.feed.filled(now, &symbol, rows, out, &mut wants);
             }
@@ -620,6 +681,7 @@ impl<P: Protocol> Session for Connection<P> {
         self.waiting.clear();
         self.fetches.clear();
         self.asked.clear();
+        self.polls.closed();
         self.left.clear();
         self.feed.closed(reason, out);
     }
@@ -640,6 +702,7 @@ impl<P: Protocol> Session for Connection<P> {
                 if self.connected {
                     self.subscribe(&topics, true);
                 }
+                self.poll_carried(now);
             }
             Command::Unsubscribe { symbol } => {
                 let (leave, stay) = std::mem::take(&mut self.topics).into_iter().partition(|t| t.symbol == *symbol);
@@ -657,6 +720,7 @@ impl<P: Protocol> Session for Connection<P> {
                 if self.connected {
                     self.subscribe(&leave, false);
                 }
+                self.poll_carried(now);
             }
             Command::Resync { symbol } => {
                 if !self.topics.iter().any(|t| t.symbol == *symbol && t.carries == Carries::Book) {

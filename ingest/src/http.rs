@@ -39,7 +39,11 @@ impl Client {
 
     /// Within the quota, which hears what the venue answers. `base`: scheme and host.
     pub async fn ask(&self, base: &str, request: &Request, quota: &Quota) -> HttpResult {
-        quota.spend(request.bucket, request.weight).await.map_err(|e| causes(&e))?;
+        if request.spare {
+            quota.spend_spare(request.bucket, request.weight).await.map_err(|e| causes(&e))?;
+        } else {
+            quota.spend(request.bucket, request.weight).await.map_err(|e| causes(&e))?;
+        }
         let answer = self.send(base, request, quota.used_header(request.bucket)).await?;
         quota.answered(request, &answer).await.map_err(|e| causes(&e))?;
         Ok(answer)

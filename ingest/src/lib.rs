@@ -8,6 +8,7 @@ pub mod connection;
 pub mod custom;
 pub mod event;
 pub mod feed;
+pub mod polls;
 pub mod session;
 pub mod text;
 pub mod venue;

@@ -50,6 +50,8 @@ pub enum Out {
     Event {
         recv: Nanos,
         event: Event,
+        /// It did not come over the socket: see [`Action::Aside`].
+        aside: bool,
     },
     Gap(Missing),
     Dead {
@@ -455,7 +457,8 @@ impl Link {
             match action {
                 Action::Send(text) => self.pending.sends.push_back(text),
                 Action::Fetch { id, request } => self.pending.fetches.push((id, request)),
-                Action::Emit { recv, event } => self.pending.out.push(Out::Event { recv, event }),
+                Action::Emit { recv, event } => self.pending.out.push(Out::Event { recv, event, aside: false }),
+                Action::Aside { recv, event } => self.pending.out.push(Out::Event { recv, event, aside: true }),
                 Action::Gap(missing) => {
                     self.shared.metrics.gaps.get_or_create(&self.labels).inc();
                     self.pending.out.push(Out::Gap(missing));

@@ -315,9 +315,10 @@ impl Desk {
         let mut sampled = false;
         for out in batch.out {
             match out {
-                Out::Event { recv, event } => {
+                Out::Event { recv, event, aside } => {
                     self.delays.oldest.get_or_insert(recv);
-                    if let Some((_, Some(ts))) = subject_of(&event) {
+                    // What was asked for aside may be ahead of a socket that lags: candles would close too early by it.
+                    if let (false, Some((_, Some(ts)))) = (aside, subject_of(&event)) {
                         self.watermark.observe(ts, recv);
                         if !std::mem::replace(&mut sampled, true) {
                             self.delays.read(ts, recv);

@@ -20,6 +20,9 @@ const TRIES_MAX: u32 = 50;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Quiet after a refusal that does not say for how long.
 const QUIET_MS: i64 = 10_000;
+/// Part of an allowance that requests may use on which nothing depends ([`Request::spare`]): so much of it that anybody spent
+/// makes them wait, and the rest is there for books and missed trades.
+const SPARE_PERCENT: u64 = 50;
 
 /// The purses of one market.
 #[derive(Clone)]
@@ -79,11 +82,25 @@ impl Quota {
 
     /// Returns when `weight` of the bucket is ours; true: it had to wait. A bucket without a rate is free.
     pub async fn spend(&self, bucket: &str, weight: u32) -> Result<bool, BusError> {
-        let Some((allowance, _)) = self.rates.get(bucket) else { return Ok(false) };
+        match self.rates.get(bucket) {
+            Some((allowance, _)) => self.spend_within(bucket, *allowance, weight).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Like [`Quota::spend`], of what others leave.
+    pub async fn spend_spare(&self, bucket: &str, weight: u32) -> Result<bool, BusError> {
+        let Some((whole, _)) = self.rates.get(bucket) else { return Ok(false) };
+        let part = (u64::from(whole.weight) * SPARE_PERCENT / 100).max(1);
+        let allowance = Allowance { weight: u32::try_from(part).unwrap_or(u32::MAX), ..*whole };
+        self.spend_within(bucket, allowance, weight).await
+    }
+
+    async fn spend_within(&self, bucket: &str, allowance: Allowance, weight: u32) -> Result<bool, BusError> {
         let mut waited = false;
         // Ends: each refusal names a time at which it is granted, unless others are quicker.
         loop {
-            let taken = self.change(bucket, |spent, now_ms| spent.take(*allowance, now_ms, weight)).await?;
+            let taken = self.change(bucket, |spent, now_ms| spent.take(allowance, now_ms, weight)).await?;
             match taken {
                 Ok(()) => return Ok(waited),
                 Err(wait_ms) => {
@@ -141,5 +158,26 @@ impl Quota {
             }
         }
         Err(BusError::Config(format!("quota {key}: {TRIES_MAX} others were quicker")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::venue::REST;
+
+    #[tokio::test]
+    async fn what_nothing_depends_on_waits_at_half_of_the_allowance_and_leaves_the_rest_to_others() {
+        let rates = [Rate { bucket: REST, weight: 100, window_ms: 60_000, used_header: None }];
+        let quota = Quota::of_process("test", "m", &rates, &BTreeMap::new(), 100, Wall::new());
+        assert!(!quota.spend(REST, 40).await.unwrap());
+        for _ in 0..10 {
+            assert!(!quota.spend_spare(REST, 1).await.unwrap());
+        }
+        assert!(quota.spend_spare(REST, 1).now_or_never().is_none(), "50 of 100 are spent");
+        assert!(!quota.spend(REST, 50).await.unwrap());
+        assert!(quota.spend(REST, 1).now_or_never().is_none(), "all is spent");
     }
 }

@@ -185,7 +185,7 @@ impl Player {
                 Action::Emit { recv, event } => self.say(recv, &event, out),
                 Action::Gap(missing) => self.packer.gap(&missing, out),
                 Action::Dead { reason } => self.packer.dead(recv, &reason, frame.unwrap_or(""), out),
-                Action::Send(_) | Action::Fetch { .. } | Action::Reconnect { .. } => {}
+                Action::Send(_) | Action::Fetch { .. } | Action::Aside { .. } | Action::Reconnect { .. } => {}
                 Action::Stale(_) | Action::Warn(_) => {}
             }
         }

@@ -24,6 +24,8 @@ pub struct Limits {
     pub lifetime_ms: i64,
     /// Between two REST requests of one connection.
     pub request_spacing_ms: i64,
+    /// Between two polls of what a venue tells by REST alone, such as open interest; of each symbol, or of all at once.
+    pub poll_period_ms: i64,
     /// Before an order book snapshot that failed, or was too old, is asked for again.
     pub snapshot_retry_ms: i64,
     /// Tries to fill a hole in the trades before it is told as a gap.
@@ -108,6 +110,11 @@ pub enum Action {
     },
     /// Market data, read at `recv`.
     Emit {
+        recv: Nanos,
+        event: Event,
+    },
+    /// Market data that did not come over the socket, read at `recv`: it does not show how far the socket's data has come.
+    Aside {
         recv: Nanos,
         event: Event,
     },
@@ -209,6 +216,10 @@ impl<T> Paced<T> {
         }
         self.free_at = after_ms(now, self.spacing_ms);
         self.queue.pop_front().map(|(_, item)| item)
+    }
+    /// When something may leave again.
+    pub fn free_at(&self) -> Nanos {
+        self.free_at
     }
     pub fn due(&self) -> Option<Nanos> {
         self.queue.front().map(|(at, _)| (*at).max(self.free_at))

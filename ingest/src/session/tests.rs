@@ -101,6 +101,7 @@ fn show(action: &Action) -> String {
             format!("book {} {kind} {}", b.symbol, place.unwrap_or_default())
         }
         Action::Emit { event, .. } => format!("{event:?}"),
+        Action::Aside { event, .. } => format!("aside {event:?}"),
         Action::Gap(m) => format!(
             "GAP {} {} {}..{}: {}",
             m.symbol,

@@ -65,12 +65,14 @@ pub struct Request {
     pub weight: u32,
     /// A name of [`Venue::rates`].
     pub bucket: &'static str,
+    /// Nothing depends on it: it is paid from what others leave of the bucket.
+    pub spare: bool,
 }
 
 impl Request {
     /// A GET that costs 1 of the bucket [`REST`].
     pub fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::Get, path: path.into(), body: String::new(), weight: 1, bucket: REST }
+        Self { method: Method::Get, path: path.into(), body: String::new(), weight: 1, bucket: REST, spare: false }
     }
     /// A POST of JSON that costs 1 of the bucket [`REST`].
     pub fn post(path: impl Into<String>, body: impl Into<String>) -> Self {
@@ -82,6 +84,10 @@ impl Request {
     }
     pub fn bucket(mut self, bucket: &'static str) -> Self {
         self.bucket = bucket;
+        self
+    }
+    pub fn spare(mut self) -> Self {
+        self.spare = true;
         self
     }
 }
