@@ -11,6 +11,8 @@ use crate::session::{Plan, Session};
 #[cfg(all(test, feature = "stage"))]
 mod chaos;
 mod decode;
+#[cfg(all(test, feature = "stage"))]
+mod interest;
 mod rest;
 mod scan;
 mod session;
@@ -94,6 +96,9 @@ impl Venue for Binance {
     }
     fn check_channel(&self, market: Market, channel: &str) -> Result<(), String> {
         session::check_channel(kind(market), channel)
+    }
+    fn check_together(&self, _market: Market, channels: &[String]) -> Result<(), String> {
+        session::check_together(channels)
     }
     fn sessions(&self, market: Market, plan: &Plan) -> Vec<Box<dyn Session>> {
         session::sessions(kind(market), self.book_rule(market), plan)

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::Kind;
 use super::decode::parse;
-use crate::event::{Bar, Trade};
+use crate::event::{Bar, Event, Trade};
 use crate::text::{Quoted, instant};
 use crate::venue::{HistoryPage, Request, digits, percent};
 
@@ -91,6 +91,27 @@ pub fn trades(kind: Kind, aggregates: bool, symbol: &str, body: &str) -> Result<
     };
     trades.sort_by_key(|t| t.id);
     Ok(trades)
+}
+
+/// Open interest of one symbol: the venue has no call for several. Weight 1 on both futures markets (the venue's documentation,
+/// not confirmed by a fixture).
+/// <https://developers.binance.com/docs/derivatives/usds-margined-futures/market-data/rest-api/Open-Interest>
+pub fn open_interest_request(kind: Kind, symbol: &str) -> Request {
+    Request::get(format!("{}/openInterest?symbol={symbol}", base(kind))).spare()
+}
+
+/// `{"symbol":"BTCUSDT","openInterest":"84617.188","time":1654336844754}`: coins on USD-M, contracts on COIN-M, which is each
+/// market's size unit.
+pub fn open_interest(body: &str) -> Result<Event, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Row {
+        symbol: String,
+        open_interest: Quoted,
+        time: i64,
+    }
+    let row: Row = parse(body)?;
+    Ok(Event::OpenInterest { symbol: row.symbol.into(), size: row.open_interest.0, coins: None, ts: instant(row.time) })
 }
 
 /// Widths of the venue's candles.

@@ -1,5 +1,7 @@
 //! Binance on a socket: subscriptions in batches, order books and missed trades by REST.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::{Kind, decode, rest};
@@ -60,17 +62,22 @@ impl Path {
     }
 }
 
+/// Open interest of a symbol: no stream has it, it is asked for by REST on the connection of the symbol's other channels.
+const OPEN_INTEREST: &str = "{}@openInterest";
+
 /// `{}@trade` and the like: `{}` is the symbol, or an all-market stream such as `!markPrice@arr`.
 pub fn check_channel(kind: Kind, channel: &str) -> Result<(), String> {
     const BOTH: &str = "{}@trade, {}@aggTrade, {}@depth[@100ms], {}@depth5|10|20[@100ms], {}@bookTicker, {}@kline_<width>, \
                         {}@ticker, {}@miniTicker";
-    const FUTURES: &str = "{}@markPrice[@1s], {}@forceOrder, !markPrice@arr[@1s], !forceOrder@arr";
+    const FUTURES: &str =
+        "{}@markPrice[@1s], {}@forceOrder, {}@openInterest (by REST), !markPrice@arr[@1s], !forceOrder@arr";
     let futures = kind != Kind::Spot;
     let known = match channel.split_once('@') {
         Some(("{}", rest)) => match rest.split('@').next().unwrap_or("") {
             "trade" | "aggTrade" | "bookTicker" | "ticker" | "miniTicker" => true,
             "depth" | "depth5" | "depth10" | "depth20" => true,
             "markPrice" | "forceOrder" => futures,
+            "openInterest" => futures && channel == OPEN_INTEREST,
             width => width.strip_prefix("kline_").is_some_and(|w| !w.is_empty()),
         },
         Some(("!markPrice" | "!forceOrder", "arr" | "arr@1s")) => futures,
@@ -80,6 +87,17 @@ pub fn check_channel(kind: Kind, channel: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(if futures { format!("allowed are {BOTH}, {FUTURES}") } else { format!("allowed are {BOTH}") })
+}
+
+/// What is asked for by REST needs a connection that lives by something else.
+pub fn check_together(channels: &[String]) -> Result<(), String> {
+    let polled = channels.iter().any(|c| c == OPEN_INTEREST);
+    if polled && !channels.iter().any(|c| c.contains("{}") && c != OPEN_INTEREST) {
+        return Err(format!(
+            "{OPEN_INTEREST} is asked for beside a stream of the symbol: name one, such as {{}}@markPrice@1s"
+        ));
+    }
+    Ok(())
 }
 
 /// As few connections as the limits allow. A symbol's streams of one path stay together.
@@ -110,6 +128,17 @@ impl Binance {
     fn aggregates(&self) -> bool {
         self.channels.iter().any(|c| c.ends_with("@aggTrade"))
     }
+
+    /// The streams of a symbol, as they are configured.
+    fn streams(&self) -> impl Iterator<Item = &String> {
+        self.channels.iter().filter(|c| c.contains("{}") && *c != OPEN_INTEREST)
+    }
+
+    /// One of a symbol's connections asks for its open interest: that of its prices, where there is one.
+    fn polls_here(&self) -> bool {
+        let path = self.streams().map(|c| Path::of(self.kind, c)).max();
+        self.channels.iter().any(|c| c == OPEN_INTEREST) && path == Some(self.path)
+    }
 }
 
 fn carries(stream: &str) -> Carries {
@@ -134,8 +163,7 @@ impl Protocol for Binance {
     }
 
     fn topics(&self, symbol: &str) -> Vec<Topic> {
-        let streams = self.channels.iter().filter(|c| c.contains("{}"));
-        let streams = streams.map(|c| c.replace("{}", &symbol.to_lowercase()));
+        let streams = self.streams().map(|c| c.replace("{}", &symbol.to_lowercase()));
         let mine = streams.filter(|stream| Path::of(self.kind, stream) == self.path);
         mine.map(|stream| Topic::new(symbol, carries(&stream), stream)).collect()
     }
@@ -177,4 +205,18 @@ impl Protocol for Binance {
     fn decode_trades(&self, symbol: &str, body: &str) -> Result<Vec<Trade>, String> {
         rest::trades(self.kind, self.aggregates(), symbol, body)
     }
+
+    fn polls(&self, symbols: &BTreeSet<String>) -> Vec<Request> {
+        if !self.polls_here() {
+            return Vec::new();
+        }
+        symbols.iter().map(|symbol| rest::open_interest_request(self.kind, &percent(symbol))).collect()
+    }
+
+    fn decode_poll(&self, body: &str, out: &mut Vec<Event>) {
+        out.push(rest::open_interest(body).unwrap_or_else(Event::Malformed));
+    }
 }
+
+#[cfg(test)]
+mod tests;
