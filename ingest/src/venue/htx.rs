@@ -12,6 +12,8 @@ use crate::session::{Plan, Session};
 mod chaos;
 mod channel;
 pub(crate) mod decode;
+#[cfg(all(test, feature = "stage"))]
+mod interest;
 mod rest;
 mod session;
 mod user;
@@ -104,7 +106,7 @@ impl Venue for Htx {
         rest::history(kind(market), page, body)
     }
     fn check_channel(&self, market: Market, channel: &str) -> Result<(), String> {
-        channel::Channel::parse(kind(market), channel).map(|_| ())
+        channel::check(kind(market), channel)
     }
     fn check_together(&self, market: Market, channels: &[String]) -> Result<(), String> {
         channel::check_together(kind(market), channels)

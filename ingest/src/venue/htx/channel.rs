@@ -3,6 +3,9 @@
 use super::Kind;
 use crate::connection::Carries;
 
+/// Open interest of swaps: no socket tells it, it is asked for by REST on the connection of another channel.
+pub(super) const OPEN_INTEREST: &str = "market.{}.open_interest";
+
 /// A socket of the host; each speaks of some channels only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Socket {
@@ -52,7 +55,8 @@ const SPOT: &str = "market.{}.trade.detail, market.{}.bbo, market.{}.detail, mar
                     market.{}.mbp.<5|20|150|400>, market.{}.mbp.refresh.<5|10|20>, market.{}.depth.step<0-5>";
 const SWAP: &str = "market.{}.trade.detail, market.{}.bbo, market.{}.detail, market.{}.kline.<period>, \
                     market.{}.depth.size_<20|150>.high_freq, market.{}.depth.step<0-19>, market.{}.index.<period>, \
-                    market.{}.mark_price.<period>, public.{}.funding_rate, public.{}.liquidation_orders";
+                    market.{}.mark_price.<period>, public.{}.funding_rate, public.{}.liquidation_orders, \
+                    market.{}.open_interest (by REST)";
 const PERIODS: &[&str] = &["1min", "5min", "15min", "30min", "60min", "4hour", "1day", "1week", "1mon"];
 
 impl Channel {
@@ -90,8 +94,27 @@ impl Channel {
     }
 }
 
-/// Two channels that each follow the book would mix their numbers.
+/// Whether a channel of the configuration is one of the kind's; the error says what is allowed.
+pub(super) fn check(kind: Kind, channel: &str) -> Result<(), String> {
+    if kind.is_swap() && channel == OPEN_INTEREST {
+        return Ok(());
+    }
+    Channel::parse(kind, channel).map(|_| ())
+}
+
+/// The socket on whose connections a symbol's open interest is asked for, if it is to be.
+pub(super) fn polling(kind: Kind, channels: &[String]) -> Option<Socket> {
+    let sockets = channels.iter().filter_map(|c| Channel::parse(kind, c).ok()).map(|c| c.socket);
+    channels.iter().any(|c| c == OPEN_INTEREST).then(|| sockets.min()).flatten()
+}
+
+/// Two channels that each follow the book would mix their numbers, and what is asked for by REST needs a connection.
 pub(super) fn check_together(kind: Kind, channels: &[String]) -> Result<(), String> {
+    if channels.iter().any(|c| c == OPEN_INTEREST) && polling(kind, channels).is_none() {
+        return Err(format!(
+            "{OPEN_INTEREST} is asked for beside another channel: name one, such as market.{{}}.detail"
+        ));
+    }
     let books = |channel: &&String| Channel::parse(kind, channel).is_ok_and(|c| c.carries == Carries::Book);
     let books: Vec<&str> = channels.iter().filter(books).map(String::as_str).collect();
     match books[..] {

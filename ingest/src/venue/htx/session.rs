@@ -1,9 +1,11 @@
 //! HTX on its sockets: one request a topic, pings answered with their number, spot's book asked for on the connection.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::Kind;
-use super::channel::{Channel, Socket};
+use super::channel::{Channel, Socket, polling};
 use super::{decode, rest};
 use crate::book::Rule;
 use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Pace, Protocol, Refused, Topic, cut};
@@ -141,6 +143,17 @@ impl Protocol for Htx {
     fn decode_trades(&self, symbol: &str, body: &str) -> Result<Vec<Trade>, String> {
         let trade = |event| if let Event::Trade(trade) = event { Some(trade) } else { None };
         Ok(rest::trades(self.kind, symbol, body)?.into_iter().filter_map(trade).collect())
+    }
+
+    fn polls(&self, symbols: &BTreeSet<String>) -> Vec<Request> {
+        let mine = polling(self.kind, &self.channels) == Some(self.socket);
+        if mine { rest::open_interest_request(self.kind, symbols).into_iter().collect() } else { Vec::new() }
+    }
+
+    fn decode_poll(&self, body: &str, out: &mut Vec<Event>) {
+        if let Err(why) = rest::open_interest(body, out) {
+            out.push(Event::Malformed(why));
+        }
     }
 }
 

@@ -37,6 +37,38 @@ fn the_recorded_spot_list_is_read_whole() {
 }
 
 #[test]
+fn the_recorded_open_interest_is_contracts_counted_once() {
+    let Some(text) = read("rest_swap_open_interest.jsonl") else { return };
+    let told: Vec<Vec<String>> = text
+        .lines()
+        .map(|line| {
+            let mut out = Vec::new();
+            open_interest(line, &mut out).unwrap();
+            out.iter().map(|event| format!("{event:?}")).collect()
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            [
+                r#"OpenInterest { symbol: "EOS-USD", size: 119125, coins: Some(945962.042404510442309219), ts: Nanos(1654346524275000000) }"#,
+                r#"OpenInterest { symbol: "MANA-USD", size: 6629, coins: Some(68665.837994613631655272), ts: Nanos(1654346524275000000) }"#,
+            ],
+            [
+                r#"OpenInterest { symbol: "MANA-USDT", size: 288491, coins: Some(2884910), ts: Nanos(1654346577824000000) }"#,
+                r#"OpenInterest { symbol: "NKN-USDT", size: 270380, coins: Some(2703800), ts: Nanos(1654346577824000000) }"#,
+            ],
+        ]
+    );
+    // Doubled, as what was traded is, 119125 or 288491 contracts could not be.
+    let mut out = Vec::new();
+    assert!(
+        open_interest(r#"{"status":"error","err_code":1030,"err_msg":"x","ts":1}"#, &mut out).is_err()
+            && out.is_empty()
+    );
+}
+
+#[test]
 fn the_recorded_contract_lists_are_read_whole() {
     let Some(linear) = listed(Kind::Linear, "rest_linear_swap_contract_info.json") else { return };
     let btc = &linear["BTC-USDT"];

@@ -3,6 +3,7 @@
 use expect_test::expect;
 
 use crate::session::tests::{Bench, plan};
+use crate::session::{Command, Session};
 use crate::venue;
 
 const SPOT: &[&str] = &["market.{}.trade.detail"];
@@ -395,4 +396,168 @@ fn each_socket_has_its_own_connections() {
     let many: Vec<String> = (0..300).map(|n| format!("S{n}-USDT")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(urls("htx-linear", &many, SWAP).len(), 3, "600 topics, 200 a connection");
+}
+
+fn interest(rows: &[(&str, &str)], ms: i64) -> String {
+    let row =
+        |(code, volume): &(&str, &str)| format!(r#"{{"volume":{volume},"amount":1.50,"contract_code":"{code}"}}"#);
+    let rows: Vec<_> = rows.iter().map(row).collect();
+    format!(r#"{{"status":"ok","data":[{}],"ts":{ms}}}"#, rows.join(","))
+}
+
+const POLLED: &[&str] = &["market.{}.trade.detail", "market.{}.open_interest"];
+
+#[test]
+fn open_interest_of_one_swap_is_asked_for_by_its_name() {
+    let mut plan = plan("htx-inverse", &["BTC-USD"], POLLED, &[]);
+    plan.limits.poll_period_ms = 5_000;
+    Bench::new("htx-inverse", &plan)
+        .open()
+        .frame("ack", &subbed(1, "market.BTC-USD.trade.detail"))
+        .http(2, 200, &interest(&[("BTC-USD", "119125.000000000000000000")], 1_000))
+        .until(6_100)
+        .http(3, 200, r#"{"status":"error","err_code":1032,"err_msg":"too many","ts":6100}"#)
+        .until(11_100)
+        .http(4, 429, "exceeded limit")
+        .until(17_000)
+        .end(expect![[r#"
+            open
+              send {"id":"1","sub":"market.BTC-USD.trade.detail"}
+            ack (whole)
+              fetch 2 /swap-api/v1/swap_open_interest?contract_code=BTC-USD
+            http 2 200 (whole)
+              aside OpenInterest { symbol: "BTC-USD", size: 119125, coins: Some(1.5), ts: Nanos(1000000000) }
+            timer 6000 (whole)
+              fetch 3 /swap-api/v1/swap_open_interest?contract_code=BTC-USD
+            http 3 200 (whole)
+              warn poll /swap-api/v1/swap_open_interest?contract_code=BTC-USD: status `error`: 1032 too many
+            timer 11000 (whole)
+              fetch 4 /swap-api/v1/swap_open_interest?contract_code=BTC-USD
+            http 4 429 (whole)
+              warn the venue asks for quiet: status 429 for 7 s
+        "#]]);
+}
+
+#[test]
+fn open_interest_of_several_swaps_is_one_answer_of_which_the_others_are_left_out() {
+    let mut plan = plan("htx-linear", &["BTC-USDT", "ETH-USDT"], POLLED, &[]);
+    plan.limits.poll_period_ms = 5_000;
+    let order = |command: Command| {
+        move |s: &mut dyn Session, now, out: &mut Vec<_>| {
+            s.on_command(now, &command, out).expect("a wish that can be met")
+        }
+    };
+    Bench::new("htx-linear", &plan)
+        .open()
+        .until(1_050)
+        .frame("ack", &subbed(1, "market.BTC-USDT.trade.detail"))
+        .frame("ack", &subbed(2, "market.ETH-USDT.trade.detail"))
+        .http(
+            3,
+            200,
+            &interest(&[("ADA-USDT", "1"), ("BTC-USDT", "2"), ("XRP-USDT", "null"), ("ETH-USDT", "3.0")], 1_100),
+        )
+        .until(6_100)
+        .http(4, 200, &interest(&[("BTC-USDT", "9"), ("ETH-USDT", "9")], 1_100))
+        .act("unsubscribe", order(Command::Unsubscribe { symbol: "BTC-USDT".into() }))
+        .until(6_300)
+        .http(6, 200, &interest(&[("BTC-USDT", "5"), ("ETH-USDT", "4")], 6_300))
+        .until(11_250)
+        .end(expect![[r#"
+            open
+              send {"id":"1","sub":"market.BTC-USDT.trade.detail"}
+            timer 1050
+              send {"id":"2","sub":"market.ETH-USDT.trade.detail"}
+            ack
+            ack (whole)
+              fetch 3 /linear-swap-api/v1/swap_open_interest?business_type=all
+            http 3 200 (whole)
+              aside OpenInterest { symbol: "BTC-USDT", size: 2, coins: Some(1.5), ts: Nanos(1100000000) }
+              aside OpenInterest { symbol: "ETH-USDT", size: 3, coins: Some(1.5), ts: Nanos(1100000000) }
+              warn poll /linear-swap-api/v1/swap_open_interest?business_type=all: `null` is not a decimal number of at most 28 digits at line 1 column 14
+            timer 6050 (whole)
+              fetch 4 /linear-swap-api/v1/swap_open_interest?business_type=all
+            http 4 200 (whole)
+            unsubscribe (whole)
+              send {"id":"5","unsub":"market.BTC-USDT.trade.detail"}
+            timer 6300 (whole)
+              fetch 6 /linear-swap-api/v1/swap_open_interest?contract_code=ETH-USDT
+            http 6 200 (whole)
+              aside OpenInterest { symbol: "ETH-USDT", size: 4, coins: Some(1.5), ts: Nanos(6300000000) }
+        "#]]);
+}
+
+#[test]
+fn an_answer_about_open_interest_neither_ends_a_gap_nor_makes_a_socket_look_alive() {
+    let mut plan = plan("htx-linear", &["BTC-USDT"], POLLED, &[]);
+    plan.limits.poll_period_ms = 10_000;
+    Bench::new("htx-linear", &plan)
+        .open()
+        .frame("ack", &subbed(1, "market.BTC-USDT.trade.detail"))
+        .http(2, 200, &interest(&[("BTC-USDT", "1")], 1_000))
+        .frame("trade", &swap_trades(&[500]))
+        .close()
+        .until(2_000)
+        .open()
+        .frame("ack", &subbed(3, "market.BTC-USDT.trade.detail"))
+        .http(4, 200, &swap_history(&[500]))
+        .until(11_100)
+        .http(5, 200, &interest(&[("BTC-USDT", "2")], 11_100))
+        .until(21_100)
+        .http(6, 200, &interest(&[("BTC-USDT", "3")], 21_100))
+        .until(31_100)
+        .http(7, 200, &interest(&[("BTC-USDT", "4")], 31_100))
+        .until(32_500)
+        .end(expect![[r#"
+            open
+              send {"id":"1","sub":"market.BTC-USDT.trade.detail"}
+            ack (whole)
+              fetch 2 /linear-swap-api/v1/swap_open_interest?contract_code=BTC-USDT
+            http 2 200 (whole)
+              aside OpenInterest { symbol: "BTC-USDT", size: 1, coins: Some(1.5), ts: Nanos(1000000000) }
+            trade (whole)
+              trade BTC-USDT 500
+            close
+              GAP BTC-USDT link 500..: cut
+            open
+              send {"id":"3","sub":"market.BTC-USDT.trade.detail"}
+            ack
+              fetch 4 /linear-swap-ex/market/history/trade?contract_code=BTC-USDT&size=2000
+            http 4 200 (whole)
+            timer 11000 (whole)
+              fetch 5 /linear-swap-api/v1/swap_open_interest?contract_code=BTC-USDT
+            http 5 200 (whole)
+              aside OpenInterest { symbol: "BTC-USDT", size: 2, coins: Some(1.5), ts: Nanos(11100000000) }
+            timer 17000 (whole)
+              stale true
+            timer 21000 (whole)
+              fetch 6 /linear-swap-api/v1/swap_open_interest?contract_code=BTC-USDT
+            http 6 200 (whole)
+              aside OpenInterest { symbol: "BTC-USDT", size: 3, coins: Some(1.5), ts: Nanos(21100000000) }
+            timer 31000 (whole)
+              fetch 7 /linear-swap-api/v1/swap_open_interest?contract_code=BTC-USDT
+            http 7 200 (whole)
+              aside OpenInterest { symbol: "BTC-USDT", size: 4, coins: Some(1.5), ts: Nanos(31100000000) }
+            timer 32000 (whole)
+              RECONNECT after 0 ms: idle: no market data for 30000 ms
+        "#]]);
+}
+
+#[test]
+fn one_socket_of_a_swap_asks_for_open_interest_and_spot_has_none() {
+    let channels = |list: &[&str]| list.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>();
+    let (found, market) = venue::by_id("htx-linear").unwrap();
+    let asks = |list: &[&str]| super::polling(super::Kind::Linear, &channels(list)).map(super::Socket::name);
+    assert_eq!(asks(&["public.{}.funding_rate", "market.{}.open_interest", "market.{}.bbo"]), Some("market"));
+    assert_eq!(
+        asks(&["market.{}.index.1min", "public.{}.funding_rate", "market.{}.open_interest"]),
+        Some("notification")
+    );
+    assert_eq!(asks(&["market.{}.bbo"]), None);
+    found.check_channel(market, "market.{}.open_interest").unwrap();
+    let alone = found.check_together(market, &channels(&["market.{}.open_interest"])).unwrap_err();
+    assert!(alone.contains("market.{}.detail"), "{alone}");
+    let (found, market) = venue::by_id("htx").unwrap();
+    let why = found.check_channel(market, "market.{}.open_interest").unwrap_err();
+    assert!(!why.contains("open_interest"), "{why}");
 }
