@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::LinkConfig;
 use crate::ctl::{Board, LinkStatus, Order};
 use crate::event::{Event, Frame};
+use crate::feed::subject_of;
 use crate::http;
 use crate::metrics::{self, Metrics};
 use crate::poll::Wire as Socket;
@@ -72,6 +73,17 @@ pub enum Out {
         symbol: String,
         scale: schemas::Scale,
     },
+}
+
+impl Out {
+    /// How far the socket's data has come, as this shows: the venue's time of it, and when it was read. What was asked for aside
+    /// may be ahead of a socket that lags: candles would close too early by it.
+    pub fn progress(&self) -> Option<(Nanos, Nanos)> {
+        match self {
+            Self::Event { recv, event, aside: false } => subject_of(event)?.1.map(|ts| (ts, *recv)),
+            _ => None,
+        }
+    }
 }
 
 /// What every link of a venue shares.
@@ -547,6 +559,15 @@ fn backoff(config: &LinkConfig, attempt: u32, chance: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_asked_for_aside_does_not_show_how_far_a_socket_has_come() {
+        let (ts, recv) = (Nanos(5), Nanos(7));
+        let event = || Event::Index { symbol: "BTC".into(), price: 1.into(), ts };
+        assert_eq!(Out::Event { recv, event: event(), aside: false }.progress(), Some((ts, recv)));
+        assert_eq!(Out::Event { recv, event: event(), aside: true }.progress(), None);
+        assert_eq!(Out::Event { recv, event: Event::Other("x".into()), aside: false }.progress(), None);
+    }
 
     #[test]
     fn the_pause_doubles_to_its_maximum_and_is_shaken_by_a_quarter() {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, QuotaConfig, VenueConfig};
 use crate::ctl::{self, Board};
-use crate::feed::{TradeIds, subject_of};
+use crate::feed::TradeIds;
 use crate::http;
 use crate::link::{self, Batch, FRAMES_PER_BATCH_MAX, Out, Shared};
 use crate::metrics::Metrics;
@@ -314,16 +314,15 @@ impl Desk {
     fn take(&mut self, batch: Batch, facts: &mut Vec<Raw>) {
         let mut sampled = false;
         for out in batch.out {
+            if let Some((ts, recv)) = out.progress() {
+                self.watermark.observe(ts, recv);
+                if !std::mem::replace(&mut sampled, true) {
+                    self.delays.read(ts, recv);
+                }
+            }
             match out {
-                Out::Event { recv, event, aside } => {
+                Out::Event { recv, event, .. } => {
                     self.delays.oldest.get_or_insert(recv);
-                    // What was asked for aside may be ahead of a socket that lags: candles would close too early by it.
-                    if let (false, Some((_, Some(ts)))) = (aside, subject_of(&event)) {
-                        self.watermark.observe(ts, recv);
-                        if !std::mem::replace(&mut sampled, true) {
-                            self.delays.read(ts, recv);
-                        }
-                    }
                     self.packer.take(recv, &event, facts);
                 }
                 Out::Gap(missing) => self.packer.gap(&missing, facts),
