@@ -15,7 +15,7 @@ use nats::{Bus, Layout};
 use schemas::market::ClosedBy;
 use schemas::raw::Raw;
 use schemas::subject::stream;
-use schemas::{Core, Place, Timeframe};
+use schemas::{Core, Place, Qty, Timeframe};
 use serde_json::{Value, json};
 use simulator::{Handle, Options, Simulator, VenueId};
 use tests::{Server, stored, wait_for};
@@ -153,6 +153,40 @@ async fn a_running_feed_takes_another_symbol_restarts_a_book_reconnects_and_refu
     }
     more(&bus, VENUE, "trade", "BTCUSDT").await?;
     feed.end().await
+}
+
+/// What is stored of a symbol's open interest.
+async fn open_interest(bus: &Bus, venue: &str, symbol: &str) -> anyhow::Result<Vec<Qty>> {
+    let facts = stored(bus, &stream::raw(venue)).await?;
+    let tickers = facts.iter().filter_map(|(_, subject, payload)| match Raw::hear(subject, payload) {
+        Ok(Some(Raw::Tickers(pack))) if pack.symbol == symbol => Some(pack.items),
+        _ => None,
+    });
+    Ok(tickers.flatten().filter_map(|ticker| ticker.open_interest).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_interest_that_a_venue_tells_by_rest_alone_is_stored_among_its_tickers() -> anyhow::Result<()> {
+    for (venue, stand_in, first, later) in [
+        ("binance-usdm", VenueId::BinanceUsdm, "BTCUSDT", "ETHUSDT"),
+        ("binance-coinm", VenueId::BinanceCoinm, "BTCUSD_PERP", "ETHUSD_PERP"),
+        ("htx-linear", VenueId::HtxLinear, "BTC-USDT", "ETH-USDT"),
+        ("htx-inverse", VenueId::HtxInverse, "BTC-USD", "ETH-USD"),
+    ] {
+        let (_server, bus) = server(venue).await?;
+        let feed = Feed::start(&bus, venue, stand_in, &["BTCUSDT", "ETHUSDT"], &[first]).await?;
+        let told = async |symbol: &str| {
+            let sizes = open_interest(&bus, venue, symbol).await.ok()?;
+            sizes.first().is_some_and(|size| *size > Qty::ZERO).then_some(())
+        };
+        wait_for(&format!("open interest of {venue} {first}"), BOUND, || async { told(first).await }).await?;
+        assert_eq!(open_interest(&bus, venue, later).await?, [Qty::ZERO; 0]);
+        // The period of the manual is a minute; a symbol that comes later does not wait for it.
+        assert_eq!(ask(&bus, venue, json!({ "op": "subscribe", "symbol": later })).await?["ok"], true);
+        wait_for(&format!("open interest of {venue} {later}"), BOUND, || async { told(later).await }).await?;
+        feed.end().await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
