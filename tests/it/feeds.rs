@@ -155,7 +155,6 @@ async fn a_running_feed_takes_another_symbol_restarts_a_book_reconnects_and_refu
     feed.end().await
 }
 
-/// What is stored of a symbol's open interest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_symbol_that_binance_acknowledges_and_does_not_list_is_a_gap_that_lasts() -> anyhow::Result<()> {
     const VENUE: &str = "binance";
@@ -177,6 +176,7 @@ async fn a_symbol_that_binance_acknowledges_and_does_not_list_is_a_gap_that_last
     feed.end().await
 }
 
+/// What is stored of a symbol's open interest.
 async fn open_interest(bus: &Bus, venue: &str, symbol: &str) -> anyhow::Result<Vec<Qty>> {
     let facts = stored(bus, &stream::raw(venue)).await?;
     let tickers = facts.iter().filter_map(|(_, subject, payload)| match Raw::hear(subject, payload) {
