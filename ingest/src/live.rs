@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::{StreamExt, TryStreamExt};
 use nats::telemetry::TaskStats;
 use nats::{Bus, Message, Writer, kv, leader};
 use prometheus_client::metrics::gauge::Gauge;
@@ -51,7 +52,9 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
     let (venue, market) = venue::by_id(&task.id).context("find the venue")?;
     let settings = task.config.venues.get(&task.id).context("find the venue's configuration")?.clone();
     let proxy = Proxy::from_config(&task.config.link.proxy)?;
-    let http = http::Client::new(task.config.link.http_timeout_ms, proxy.as_ref())?;
+    // Reading the machine's certificates takes longer than all that is asked of the bus meanwhile.
+    let (timeout_ms, through) = (task.config.link.http_timeout_ms, proxy.clone());
+    let http = tokio::task::spawn_blocking(move || http::Client::new(timeout_ms, through.as_ref()));
     let wall = Wall::new();
     let quota = quota(&task, &settings, venue, market, &wall);
     let board = Board::default();
@@ -68,6 +71,7 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         last_trades: last_trades(&task.bus, &task.id, &settings, task.partitions, ids).await?,
     };
     let floor = last_clock(&task.bus, &task.id).await?;
+    let http = http.await.context("make the http client")??;
     let (out, input) = mpsc::channel((task.config.frames_queued_max / FRAMES_PER_BATCH_MAX).max(1));
     let shared = Shared {
         venue: task.id.clone(),
@@ -160,27 +164,35 @@ async fn last_trades(
     partitions: u32,
     ids: TradeIds,
 ) -> anyhow::Result<BTreeMap<String, Tail>> {
-    let mut last = BTreeMap::new();
-    for symbol in &settings.symbols {
-        let p = subject::partition(id, symbol, partitions);
-        let (raw, subject) = (stream::raw(id), subject::raw(p, id, Trades::KIND, symbol));
-        let Some(newest) = leader::last_by_subject(bus, &raw, &subject).await? else { continue };
-        let packs = match ids {
-            TradeIds::Consecutive | TradeIds::Rising => vec![newest],
-            TradeIds::Unordered => newest_packs(bus, &raw, &subject, newest).await?,
-        };
-        let mut tail = Tail { id: 0, ts: Nanos(i64::MIN), venue_ids: Vec::new() };
-        for message in packs {
-            let pack = Trades::decode(&message.payload).and_then(Trades::checked);
-            let pack = pack.with_context(|| format!("read the stored trades of {symbol}"))?;
-            for (n, trade) in pack.iter().enumerate() {
-                (tail.id, tail.ts) = (trade.id, tail.ts.max(trade.ts));
-                tail.venue_ids.extend(pack.venue_id.get(n).map(|venue_id| (venue_id.clone(), trade.ts)));
-            }
+    let tail = |symbol: String| async move {
+        let found = last_trade(bus, id, &symbol, partitions, ids).await?;
+        anyhow::Ok(found.map(|tail| (symbol, tail)))
+    };
+    let found = futures_util::stream::iter(settings.symbols.clone()).map(tail).buffer_unordered(SYMBOLS_AT_ONCE);
+    found.try_filter_map(|found| std::future::ready(Ok(found))).try_collect().await
+}
+
+/// Symbols whose newest trade is looked for at the same time.
+const SYMBOLS_AT_ONCE: usize = 32;
+
+async fn last_trade(bus: &Bus, id: &str, symbol: &str, partitions: u32, ids: TradeIds) -> anyhow::Result<Option<Tail>> {
+    let p = subject::partition(id, symbol, partitions);
+    let (raw, subject) = (stream::raw(id), subject::raw(p, id, Trades::KIND, symbol));
+    let Some(newest) = leader::last_by_subject(bus, &raw, &subject).await? else { return Ok(None) };
+    let packs = match ids {
+        TradeIds::Consecutive | TradeIds::Rising => vec![newest],
+        TradeIds::Unordered => newest_packs(bus, &raw, &subject, newest).await?,
+    };
+    let mut tail = Tail { id: 0, ts: Nanos(i64::MIN), venue_ids: Vec::new() };
+    for message in packs {
+        let pack = Trades::decode(&message.payload).and_then(Trades::checked);
+        let pack = pack.with_context(|| format!("read the stored trades of {symbol}"))?;
+        for (n, trade) in pack.iter().enumerate() {
+            (tail.id, tail.ts) = (trade.id, tail.ts.max(trade.ts));
+            tail.venue_ids.extend(pack.venue_id.get(n).map(|venue_id| (venue_id.clone(), trade.ts)));
         }
-        last.insert(symbol.clone(), tail);
     }
-    Ok(last)
+    Ok(Some(tail))
 }
 
 /// Packs of a symbol that are read back to know its newest trades by the venue's ids.

@@ -376,7 +376,7 @@ fn options(login: &Login, config: &Config, events: &Arc<Events>) -> ConnectOptio
         .connection_timeout(ms(c.connect_timeout_ms))
         .request_timeout(Some(ms(c.request_timeout_ms)))
         .subscription_capacity(c.subscription_messages_max)
-        .reconnect_delay_callback(move |attempt| ms((50 << attempt.min(10)).min(delay_max)))
+        .reconnect_delay_callback(move |attempt| reconnect_delay(attempt, delay_max))
         .event_callback(move |event| {
             notice(&seen, event);
             std::future::ready(())
@@ -385,6 +385,14 @@ fn options(login: &Login, config: &Config, events: &Arc<Events>) -> ConnectOptio
         options = options.user_and_password(user.clone(), password.clone());
     }
     options
+}
+
+/// Before a connection attempt, counted from 1 since the last success: the first is made at once, later ones back off.
+fn reconnect_delay(attempt: usize, delay_ms_max: u64) -> Duration {
+    match attempt {
+        0 | 1 => Duration::ZERO,
+        later => ms((50 << (later - 2).min(10)).min(delay_ms_max)),
+    }
 }
 
 fn notice(events: &Events, event: Event) {
@@ -431,6 +439,12 @@ mod tests {
         let login = Login { user: Some("risk".into()), password: Some("hunter2".into()), ..Login::default() };
         let text = format!("{login:?}");
         assert!(text.contains("***") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn a_first_attempt_to_connect_is_made_at_once_and_later_ones_back_off_to_their_bound() {
+        let delays = [1, 2, 3, 4, 7, 60, usize::MAX].map(|attempt| reconnect_delay(attempt, 1000).as_millis());
+        assert_eq!(delays, [0, 50, 100, 200, 1000, 1000, 1000]);
     }
 
     #[test]

@@ -122,6 +122,11 @@ impl Seen {
         self.books.get(symbol).map_or(0, |book| book.snapshots)
     }
 
+    /// Events of a kind besides trades and books.
+    pub fn count(&self, kind: &str) -> u64 {
+        self.others.get(kind).copied().unwrap_or(0)
+    }
+
     pub fn lost(&self) -> usize {
         self.links.iter().filter(|(event, _)| *event == "lost").count()
     }

@@ -205,5 +205,7 @@ pub(crate) fn percent(text: &str) -> String {
 
 #[cfg(all(test, feature = "stage"))]
 pub(crate) mod chaos;
+#[cfg(all(test, feature = "stage"))]
+mod history;
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ use crate::method::{Aim, ROUNDS, Report, median, program, resident_mib, took};
 use crate::pipeline::{Stages, layout};
 
 /// Times that one message is read in a round.
-const REPEATS: usize = 20_000;
+const REPEATS: usize = 400_000;
 /// Levels that a book message should have on both sides together.
 const LEVELS: usize = 10;
 const BOUND: Duration = Duration::from_secs(180);
@@ -267,7 +267,7 @@ pub fn sustained(report: &mut Report) -> anyhow::Result<()> {
         let server = Server::start().await?;
         let bus = layout(&server, false).await?;
         // A market operation is about one message: a trade or a new best price, and changes of books ten times a second.
-        let market = StandIn::start(dir.path(), &names, &["--flood", "52000"]).await?;
+        let market = StandIn::start(dir.path(), &names, &["--flood", "84000"]).await?;
         let config = configuration(&server, &market.address, &names)?;
         let stages = Stages::start(&server, &config, &["ingest"])?;
         wait_for("a whole feed", BOUND, || async { whole(&bus).await }).await?;

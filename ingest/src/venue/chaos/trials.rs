@@ -345,3 +345,29 @@ pub async fn late_ack(trial: Trial, ending: &str) -> Seen {
     assert_link_gaps(trial, &seen, 1);
     seen
 }
+
+/// Open interest that comes by REST alone, every 200 ms here.
+pub fn polling(trial: Trial) -> Trial {
+    Trial { limits: |limits| limits.poll_period_ms = 200, ..trial }
+}
+
+/// It is told again and again, across refusals and a cut; and it is nothing but that: no gap, no other loss.
+pub async fn open_interest(trial: Trial) -> Seen {
+    let mut chaos = Chaos::following(polling(trial)).await;
+    let each = trial.symbols.len() as u64;
+    chaos.until("open interest", |s| s.count("open_interest") >= 3 * each).await;
+    chaos.fault(Fault::new("rest_503").count(2));
+    while chaos.struck("rest_503") != 2 {
+        let before = chaos.seen.count("open_interest");
+        chaos.until("open interest behind a refusal", |s| s.count("open_interest") > before).await;
+    }
+    assert_eq!((chaos.seen.lost(), chaos.seen.gaps.len()), (0, 0), "{:?}", chaos.seen.gaps);
+    chaos.fault(Fault::new("cut"));
+    chaos.lost(1).await;
+    let before = chaos.seen.count("open_interest");
+    chaos.whole_again().await;
+    chaos.until("open interest again", |s| s.count("open_interest") >= before + 2 * each).await;
+    let seen = chaos.ends_well().await;
+    assert_link_gaps(trial, &seen, 1);
+    seen
+}

@@ -2,46 +2,18 @@
 
 use simulator::VenueId;
 
-use crate::venue::chaos::{Chaos, Fault, Seen, Trial};
+use crate::venue::chaos::trials::open_interest;
+use crate::venue::chaos::{Seen, Trial};
 
-fn told(seen: &Seen) -> u64 {
-    seen.others.get("open_interest").copied().unwrap_or(0)
-}
-
+/// Two symbols an answer.
 #[tokio::test]
 async fn open_interest_of_both_kinds_of_swaps_is_told_again_and_again_across_refusals_and_a_cut() {
-    for (market, stand_in, symbols) in [
-        ("htx-linear", VenueId::HtxLinear, ["BTC-USDT", "ETH-USDT"]),
-        ("htx-inverse", VenueId::HtxInverse, ["BTC-USD", "ETH-USD"]),
+    const LISTED: &[&str] = &["BTCUSDT", "ETHUSDT"];
+    let channels = &["market.{}.trade.detail", "market.{}.depth.size_20.high_freq", "market.{}.open_interest"];
+    for trial in [
+        Trial::of("htx-linear", VenueId::HtxLinear, LISTED, &["BTC-USDT", "ETH-USDT"], channels),
+        Trial::of("htx-inverse", VenueId::HtxInverse, LISTED, &["BTC-USD", "ETH-USD"], channels),
     ] {
-        let mut chaos = Chaos::start(Trial {
-            market,
-            stand_in,
-            listed: &["BTCUSDT", "ETHUSDT"],
-            symbols: &symbols,
-            channels: &["market.{}.trade.detail", "market.{}.depth.size_20.high_freq", "market.{}.open_interest"],
-            limits: |limits| limits.poll_period_ms = 200,
-            options: |options| options.flow.rate = 200.0,
-        })
-        .await;
-        let symbol = symbols[0];
-        // Two symbols an answer.
-        chaos.until("open interest", |s| told(s) >= 6 && s.is_whole() && s.trades_of(symbol).len() > 20).await;
-        assert_eq!(told(&chaos.seen) % 2, 0);
-        chaos.fault(Fault::new("rest_503").count(2));
-        while chaos.sim.faults(stand_in)["struck"]["rest_503"] != 2 {
-            let before = told(&chaos.seen);
-            chaos.until("open interest behind a refusal", |s| told(s) > before).await;
-        }
-        assert_eq!((chaos.seen.lost(), chaos.seen.gaps.len()), (0, 0), "{:?}", chaos.seen.gaps);
-        chaos.fault(Fault::new("cut"));
-        chaos.until("the loss", |s| s.lost() == 1).await;
-        let before = told(&chaos.seen);
-        chaos.until("open interest again", |s| told(s) >= before + 4 && s.is_whole() && s.snapshots(symbol) == 2).await;
-        chaos.trades(symbol, 20).await;
-        let seen = chaos.end().await;
-        seen.assert_rising(symbol);
-        seen.assert_books_are_sound();
-        assert_eq!((seen.gaps_of(symbol, "link").len(), seen.gaps_of(symbol, "trade").len()), (2, 0));
+        open_interest(Trial { complete: Seen::assert_rising, ..trial }).await;
     }
 }
