@@ -5,15 +5,11 @@ use simulator::VenueId;
 
 use crate::venue::chaos::{Chaos, Fault, Seen, Trial};
 
-fn trial<'a>(market: &'a str, stand_in: VenueId, symbols: &'a [&'a str]) -> Trial<'a> {
+fn trial(market: &'static str, stand_in: VenueId, symbols: &'static [&'static str]) -> Trial {
+    const CHANNELS: &[&str] = &["{}@trade", "{}@depth@100ms", "{}@openInterest"];
     Trial {
-        market,
-        stand_in,
-        listed: &["BTCUSDT"],
-        symbols,
-        channels: &["{}@trade", "{}@depth@100ms", "{}@openInterest"],
         limits: |limits| limits.poll_period_ms = 200,
-        options: |options| options.flow.rate = 200.0,
+        ..Trial::of(market, stand_in, &["BTCUSDT"], symbols, CHANNELS)
     }
 }
 
@@ -23,11 +19,13 @@ fn told(seen: &Seen) -> u64 {
 
 #[tokio::test]
 async fn open_interest_of_both_futures_markets_is_told_again_and_again_across_refusals_and_a_cut() {
-    for (market, stand_in, symbol) in
-        [("binance-usdm", VenueId::BinanceUsdm, "BTCUSDT"), ("binance-coinm", VenueId::BinanceCoinm, "BTCUSD_PERP")]
-    {
-        let symbols = [symbol];
-        let mut chaos = Chaos::start(trial(market, stand_in, &symbols)).await;
+    let markets: [(_, _, &[&str]); 2] = [
+        ("binance-usdm", VenueId::BinanceUsdm, &["BTCUSDT"]),
+        ("binance-coinm", VenueId::BinanceCoinm, &["BTCUSD_PERP"]),
+    ];
+    for (market, stand_in, symbols) in markets {
+        let symbol = symbols[0];
+        let mut chaos = Chaos::start(trial(market, stand_in, symbols)).await;
         chaos.until("open interest", |s| told(s) >= 3 && s.is_whole() && s.trades_of(symbol).len() > 20).await;
         chaos.fault(Fault::new("rest_503").count(2));
         while chaos.sim.faults(stand_in)["struck"]["rest_503"] != 2 {
@@ -49,14 +47,13 @@ async fn open_interest_of_both_futures_markets_is_told_again_and_again_across_re
 
 #[tokio::test]
 async fn a_silent_socket_is_given_up_although_open_interest_keeps_coming() {
-    let symbols = ["BTCUSDT"];
     let quick = Trial {
         limits: |limits| (limits.poll_period_ms, limits.idle_timeout_ms) = (200, 2_000),
         options: |options| {
             options.flow.rate = 200.0;
             options.history_ns = 60 * Nanos::PER_SECOND;
         },
-        ..trial("binance-usdm", VenueId::BinanceUsdm, &symbols)
+        ..trial("binance-usdm", VenueId::BinanceUsdm, &["BTCUSDT"])
     };
     let mut chaos = Chaos::start(quick).await;
     chaos.until("a whole start", |s| s.is_whole() && told(s) > 0 && s.trades_of("BTCUSDT").len() > 20).await;

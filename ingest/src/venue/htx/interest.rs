@@ -10,18 +10,16 @@ fn told(seen: &Seen) -> u64 {
 
 #[tokio::test]
 async fn open_interest_of_both_kinds_of_swaps_is_told_again_and_again_across_refusals_and_a_cut() {
-    for (market, stand_in, symbols) in [
-        ("htx-linear", VenueId::HtxLinear, ["BTC-USDT", "ETH-USDT"]),
-        ("htx-inverse", VenueId::HtxInverse, ["BTC-USD", "ETH-USD"]),
-    ] {
+    const CHANNELS: &[&str] =
+        &["market.{}.trade.detail", "market.{}.depth.size_20.high_freq", "market.{}.open_interest"];
+    let markets: [(_, _, &[&str]); 2] = [
+        ("htx-linear", VenueId::HtxLinear, &["BTC-USDT", "ETH-USDT"]),
+        ("htx-inverse", VenueId::HtxInverse, &["BTC-USD", "ETH-USD"]),
+    ];
+    for (market, stand_in, symbols) in markets {
         let mut chaos = Chaos::start(Trial {
-            market,
-            stand_in,
-            listed: &["BTCUSDT", "ETHUSDT"],
-            symbols: &symbols,
-            channels: &["market.{}.trade.detail", "market.{}.depth.size_20.high_freq", "market.{}.open_interest"],
             limits: |limits| limits.poll_period_ms = 200,
-            options: |options| options.flow.rate = 200.0,
+            ..Trial::of(market, stand_in, &["BTCUSDT", "ETHUSDT"], symbols, CHANNELS)
         })
         .await;
         let symbol = symbols[0];
