@@ -278,6 +278,9 @@ fn an_unknown_word_where_a_list_is_closed_is_not_guessed() {
     let book = r#"{"timestamp":1,"type":"change","instrument_name":"X","change_id":2,"prev_change_id":1,"bids":[["moved",1,1]],"asks":[]}"#;
     assert_eq!(deribit("book.X.raw", book), "book row with action `moved`");
     assert_eq!(deribit("gossip.X", "{}"), "unknown channel `gossip.X`");
+    let state = r#"{"mood":"good"}"#;
+    assert_eq!(deribit("platform_state", state), "a platform state that says neither locked nor maintenance");
+    assert!(deribit("platform_state", r#"{"locked":"partly"}"#).contains("expected a boolean"));
 }
 
 #[test]
