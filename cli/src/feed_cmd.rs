@@ -70,6 +70,7 @@ pub fn run(args: Args, data: Option<PathBuf>, json: bool) -> anyhow::Result<()> 
             println!("{answer}");
         } else if let Wish::Status(_) = args.wish {
             println!("{}", table(&answer));
+            said(&answer).for_each(|sentence| println!("{sentence}"));
         } else {
             println!("done");
         }
@@ -91,6 +92,12 @@ async fn ask(bus: &Bus, venue: &str, request: &Value) -> anyhow::Result<Value> {
         bail!("{}", answer["error"].as_str().unwrap_or("refused without a reason"));
     }
     Ok(answer)
+}
+
+/// What the venue said of its own state and did not take back, of all connections.
+fn said(answer: &Value) -> impl Iterator<Item = &str> {
+    let links = answer["links"].as_array().into_iter().flatten();
+    links.flat_map(|link| link["says"].as_array().into_iter().flatten()).filter_map(Value::as_str)
 }
 
 fn table(answer: &Value) -> Table {

@@ -14,6 +14,7 @@ use crate::polls::Polls;
 use crate::session::{
     Action, Command, HttpResult, Limits, Missing, Paced, Plan, Session, Waiting, Watchdog, after_ms, earliest,
 };
+use crate::status::{Of, Status, Told};
 use crate::venue::Request;
 
 /// What a topic carries, as far as a connection cares.
@@ -219,6 +220,8 @@ pub struct Connection<P> {
     fetches: Paced<(u64, Request)>,
     asked: BTreeMap<u64, Want>,
     polls: Polls,
+    /// What the venue said of its own state.
+    told: Told,
     ping_due: Option<Nanos>,
     /// Books that were subscribed, and when each is asked for again if it has not started by then.
     books_due: BTreeMap<String, Nanos>,
@@ -270,6 +273,7 @@ impl<P: Protocol> Connection<P> {
             fetches: Paced::new(plan.limits.request_spacing_ms),
             asked: BTreeMap::new(),
             polls: Polls::new(&plan.limits),
+            told: Told::new(plan.limits.symbols_max),
             ping_due: None,
             books_due: BTreeMap::new(),
             restarted: BTreeMap::new(),
@@ -363,6 +367,14 @@ impl<P: Protocol> Connection<P> {
         if let Some(first) = wrong.first() {
             let more = if wrong.len() > 1 { format!(" (and {} more)", wrong.len() - 1) } else { String::new() };
             out.push(Action::Warn(format!("poll {asked}: {first}{more}")));
+        }
+    }
+
+    /// What the venue says of its own state goes past the feed and the watchdog: it is no data, and its times are not those of any.
+    fn status(&mut self, status: Box<Status>, out: &mut Vec<Action>) {
+        let left = matches!(&status.of, Of::Symbol(symbol) if self.left.contains(symbol.as_str()));
+        if !left && self.told.is_news(&status) {
+            out.push(Action::Status(status));
         }
     }
 
@@ -588,6 +600,7 @@ impl<P: Protocol> Session for Connection<P> {
                     }
                 }
                 Event::Error { code, message, id } => self.refused(now, code, &message, id, out),
+                Event::Status(status) => self.status(status, out),
                 // An answer whose content says nothing to us.
                 Event::Other(what) => {
                     if let Some(id) = what.strip_prefix("answer ") {

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::session::Command;
+use crate::status::Standing;
 use crate::wall::Wall;
 
 /// How long a link may take to answer.
@@ -50,6 +51,8 @@ pub struct LinkStatus {
     /// Connections made, and why the last one ended.
     pub connections: u64,
     pub last_end: String,
+    /// What the venue said of its own state over this connection and did not take back: sentences, the newest last.
+    pub says: Standing,
     /// When something was heard last, by our clock.
     pub heard_ns: i64,
     pub symbols: BTreeSet<String>,

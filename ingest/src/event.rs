@@ -7,6 +7,8 @@ use schemas::instrument::SizeUnit;
 use schemas::raw::BookAction;
 use schemas::{Decimal, Nanos, Side};
 
+use crate::status::Status;
+
 /// An instrument in the venue's spelling. Up to 24 bytes stand in place: an event of a real symbol allocates nothing
 /// for it.
 pub type Symbol = compact_str::CompactString;
@@ -65,6 +67,8 @@ pub enum Event {
         locked: Decimal,
         ts: Nanos,
     },
+    /// What the venue says of its own state.
+    Status(Box<Status>),
     Control(Control),
     /// The venue refused something that we asked for.
     Error {

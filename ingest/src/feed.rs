@@ -793,6 +793,6 @@ pub fn subject_of(event: &Event) -> Option<(&str, Option<Nanos>)> {
         Event::Order(_) | Event::Fill(_) | Event::Balance { .. } | Event::Control(_) | Event::Error { .. } => {
             return None;
         }
-        Event::Ignored { trade: None, .. } | Event::Other(_) | Event::Malformed(_) => return None,
+        Event::Ignored { trade: None, .. } | Event::Status(_) | Event::Other(_) | Event::Malformed(_) => return None,
     })
 }

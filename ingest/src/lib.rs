@@ -10,6 +10,7 @@ pub mod event;
 pub mod feed;
 pub mod polls;
 pub mod session;
+pub mod status;
 pub mod text;
 pub mod venue;
 

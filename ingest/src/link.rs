@@ -60,7 +60,7 @@ pub enum Out {
         reason: String,
         frame: String,
     },
-    /// A connection was made or lost.
+    /// A connection was made or lost, or what the venue said over it of its own state.
     Link {
         link: String,
         wall: Nanos,
@@ -297,6 +297,7 @@ impl Link {
                 (shown.connected, shown.whole, shown.stale) = (connected, whole, stale);
                 (shown.connections, shown.heard_ns, shown.room) = (connections, heard_ns, self.status.room);
                 shown.last_end.clone_from(&self.status.last_end);
+                shown.says.clone_from(&self.status.says);
             }
             _ => {
                 board.insert(self.number, self.status.clone());
@@ -471,6 +472,12 @@ impl Link {
                 Action::Fetch { id, request } => self.pending.fetches.push((id, request)),
                 Action::Emit { recv, event } => self.pending.out.push(Out::Event { recv, event, aside: false }),
                 Action::Aside { recv, event } => self.pending.out.push(Out::Event { recv, event, aside: true }),
+                Action::Status(status) => {
+                    let what = status.to_string();
+                    tracing::info!(venue = self.shared.venue, link = self.labels.link, what, "status");
+                    self.status.says.heed(&status);
+                    self.tell("status", what);
+                }
                 Action::Gap(missing) => {
                     self.shared.metrics.gaps.get_or_create(&self.labels).inc();
                     self.pending.out.push(Out::Gap(missing));

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::book::{Levels, Outcome, Rule, Sync, side_sha256};
 use crate::event::{Book, Control, Event, Frame, Mark, Ticker, Trade};
+use crate::status::{Of, Status};
 use crate::venue::{self, Market, Venue};
 
 /// A file of recorded messages cannot be read as asked.
@@ -495,6 +496,7 @@ pub fn rows(event: &Event) -> Vec<Value> {
         Event::Balance { asset, free, locked, ts } => {
             Row::new("balance").put("asset", asset.as_str()).dec("free", *free).dec("locked", *locked).ts("ts_ns", *ts)
         }
+        Event::Status(s) => status_row(s),
         Event::Control(c) => control_row(c),
         Event::Error { code, message, .. } => Row::new("error").maybe("code", *code).put("message", message.as_str()),
         Event::Ignored { reason, .. } => Row::new("ignored").put("reason", reason.as_str()),
@@ -502,6 +504,19 @@ pub fn rows(event: &Event) -> Vec<Value> {
         Event::Malformed(reason) => Row::new("malformed").put("reason", reason.as_str()),
     };
     vec![row.done()]
+}
+
+fn status_row(s: &Status) -> Row {
+    let row = match &s.of {
+        Of::Venue(part) => Row::new("status").put("of", part.as_str()),
+        Of::Symbol(symbol) => Row::new("status").put("symbol", symbol.as_str()),
+    };
+    row.put("state", s.state.as_str())
+        .put("word", s.word.as_str())
+        .put("text", s.text.as_str())
+        .maybe_ts("from_ts_ns", s.from)
+        .maybe_ts("to_ts_ns", s.to)
+        .maybe_ts("ts_ns", s.ts)
 }
 
 fn unit(unit: SizeUnit) -> &'static str {

@@ -164,6 +164,8 @@ impl Packer {
             Event::Control(_) | Event::Error { .. } | Event::Ignored { .. } | Event::Other(_) | Event::Malformed(_) => {
                 return;
             }
+            // A link's fact, where the venue is heard ([`crate::session::Action::Status`]).
+            Event::Status(_) => return,
         };
         if let Err(why) = self.add(symbol, recv, tick, out) {
             self.dead(recv, &why, &format!("{event:?}"), out);

@@ -186,7 +186,8 @@ impl Player {
                 Action::Gap(missing) => self.packer.gap(&missing, out),
                 Action::Dead { reason } => self.packer.dead(recv, &reason, frame.unwrap_or(""), out),
                 Action::Send(_) | Action::Fetch { .. } | Action::Aside { .. } | Action::Reconnect { .. } => {}
-                Action::Stale(_) | Action::Warn(_) => {}
+                // A recording's link facts are its beginning and its end: how far it was stored is read from them.
+                Action::Stale(_) | Action::Warn(_) | Action::Status(_) => {}
             }
         }
         self.actions = actions;

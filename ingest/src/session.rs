@@ -10,6 +10,7 @@ use schemas::Nanos;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Frame};
+use crate::status::Status;
 use crate::venue::{Endpoints, Request};
 
 /// Bounds of a session; `[ingest.link]` in the configuration.
@@ -118,6 +119,8 @@ pub enum Action {
         recv: Nanos,
         event: Event,
     },
+    /// The venue spoke of its own state, and it is news. No market data: see [`crate::status`].
+    Status(Box<Status>),
     Gap(Missing),
     /// The frame just handed over was not understood.
     Dead {

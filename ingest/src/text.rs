@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use schemas::num::{day_of_civil, parse_decimal};
+use schemas::num::{civil_day, day_of_civil, parse_decimal};
 use schemas::{Decimal, Nanos};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
@@ -152,6 +152,14 @@ pub fn rfc3339(text: &str) -> Result<Nanos, String> {
     rfc3339_ns(text.as_bytes()).ok_or_else(|| format!("`{text}` is not an RFC 3339 time of the years 1678 to 2261"))
 }
 
+/// The second of a time as RFC 3339 writes it: `2026-09-30T02:39:54Z`.
+pub fn utc(at: Nanos) -> String {
+    const DAY_S: i64 = 86_400;
+    let seconds = at.0.div_euclid(Nanos::PER_SECOND);
+    let ((year, month, day), s) = (civil_day(seconds.div_euclid(DAY_S)), seconds.rem_euclid(DAY_S));
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", s / 3600, s / 60 % 60, s % 60)
+}
+
 fn rfc3339_ns(text: &[u8]) -> Option<Nanos> {
     const MONTH_DAYS: [u8; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let (head, tail) = text.split_first_chunk::<19>()?;
@@ -290,6 +298,8 @@ mod tests {
             };
             let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{zone}");
             prop_assert_eq!(rfc3339(&text), Ok(Nanos(ns)), "{}", text);
+            let second = ns.div_euclid(Nanos::PER_SECOND) * Nanos::PER_SECOND;
+            prop_assert_eq!(rfc3339(&utc(Nanos(ns))), Ok(Nanos(second)));
         }
 
         #[test]

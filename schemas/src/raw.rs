@@ -439,7 +439,7 @@ impl Fact for Gap {
     }
 }
 
-/// A connection to a venue was made or lost.
+/// A connection to a venue was made or lost, or what the venue said over it of its own state.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LinkEvent {
     pub v: Version,
@@ -447,7 +447,8 @@ pub struct LinkEvent {
     /// Which connection of the venue's.
     pub link: String,
     pub wall_ns: i64,
-    /// `connected`, `lost`, `planned_reconnect`.
+    /// `connected`, `lost`, `planned_reconnect`, `unreachable`, `stale`, `fresh`; `status`: the venue spoke of its own state
+    /// or of an instrument's, and `reason` is the sentence. A recording's are `connected` and `finished`.
     pub event: String,
     pub reason: String,
     /// Connections made since start.

@@ -93,6 +93,8 @@ pub enum Protocols {
     Mexc,
     MexcSpot,
     Okx,
+    /// Who say over a socket in which state they are; Deribit's is part of its maintenance.
+    Announcing,
     /// Whose changes of a book name their predecessor.
     Chained,
     /// Whom a client pings.
@@ -119,6 +121,7 @@ impl Protocols {
             Self::Mexc => matches!(venue, MexcSpot | MexcContract),
             Self::MexcSpot => venue == MexcSpot,
             Self::Okx => venue == Okx,
+            Self::Announcing => matches!(venue, Okx | CoinbaseAdvanced) || Self::HtxSwaps.has(venue),
             Self::Chained => matches!(venue, Deribit | HtxSpot),
             Self::Pinged => matches!(venue, Hyperliquid | Okx) || Self::Mexc.has(venue),
             Self::Budgeted => venue != Deribit,
@@ -171,7 +174,8 @@ pub const FAULTS: &[FaultKind] = faults![
     "too_many_requests"   Now   Deribit        "answer the next request with 10028 and end the session";
     "expire_tokens"       Now   Deribit        "let every access token expire (13009)";
     "test_request"        Now   Deribit        "send a test_request at once to who has set a heartbeat";
-    "maintenance"         Now   Deribit        "announce platform_state locked and refuse orders with 11051 for `ms`";
+    "maintenance"         Now   Deribit        "announce platform_state locked and refuse orders with 11051 for `ms`, then announce its end";
+    "status"              Now   Announcing     "tell of a maintenance (Coinbase: of a product that is offline), and `ms` later of its end";
     "settlement"          Now   Deribit        "refuse orders with 10041 for `ms`";
     "empty_book"          Frame Hyperliquid    "send one book without levels";
     "one_sided_bbo"       Frame Hyperliquid    "send one best bid without an ask";

@@ -107,6 +107,7 @@ fn show(action: &Action) -> String {
         }
         Action::Emit { event, .. } => format!("{event:?}"),
         Action::Aside { event, .. } => format!("aside {event:?}"),
+        Action::Status(status) => format!("STATUS {status}"),
         Action::Gap(m) => format!(
             "GAP {} {} {}..{}: {}",
             m.symbol,

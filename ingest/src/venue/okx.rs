@@ -15,6 +15,7 @@ mod decode;
 mod depth;
 mod rest;
 mod session;
+mod status;
 #[cfg(test)]
 mod tests;
 mod user;

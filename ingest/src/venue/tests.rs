@@ -255,6 +255,30 @@ fn the_recorded_instrument_lists_are_read_whole() {
 }
 
 #[test]
+fn deribit_says_that_an_index_is_locked_or_that_all_is_in_maintenance() {
+    let (venue, market) = by_id("deribit").unwrap();
+    let read = |data: &str| {
+        let frame = format!(r#"{{"method":"subscription","params":{{"channel":"platform_state","data":{data}}}}}"#);
+        let mut out = Vec::new();
+        venue.decode(market, Frame::Text(&frame), &mut out);
+        match &out[..] {
+            [Event::Status(status)] => status.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (data, sentence) in [
+        (r#"{"price_index":"btc_usd","locked":true}"#, "locked: index btc_usd (locked)"),
+        (r#"{"price_index":"btc_usd","locked":false}"#, "online: index btc_usd (not locked)"),
+        (r#"{"maintenance":true}"#, "maintenance: the venue (maintenance)"),
+        (r#"{"maintenance":false}"#, "online: the venue (no maintenance)"),
+        (r#"{"maintenance":true,"locked":true}"#, "maintenance: the venue (maintenance)"),
+        (r#"{"maintenance":false,"locked":true}"#, "locked: the venue (locked)"),
+    ] {
+        assert_eq!(read(data), sentence);
+    }
+}
+
+#[test]
 fn an_unknown_word_where_a_list_is_closed_is_not_guessed() {
     let reason = |id: &str, frame: &str| {
         let (venue, market) = by_id(id).unwrap();
@@ -278,6 +302,9 @@ fn an_unknown_word_where_a_list_is_closed_is_not_guessed() {
     let book = r#"{"timestamp":1,"type":"change","instrument_name":"X","change_id":2,"prev_change_id":1,"bids":[["moved",1,1]],"asks":[]}"#;
     assert_eq!(deribit("book.X.raw", book), "book row with action `moved`");
     assert_eq!(deribit("gossip.X", "{}"), "unknown channel `gossip.X`");
+    let state = r#"{"mood":"good"}"#;
+    assert_eq!(deribit("platform_state", state), "a platform state that says neither locked nor maintenance");
+    assert!(deribit("platform_state", r#"{"locked":"partly"}"#).contains("expected a boolean"));
 }
 
 #[test]

@@ -293,7 +293,7 @@ pub fn advanced_product(floor: &Floor, i: usize) -> Value {
 }
 
 /// A product of the channel `status`.
-pub fn status_row(spec: &Spec) -> Value {
+pub fn status_row(spec: &Spec, online: bool) -> Value {
     json!({
         "product_type": "SPOT",
         "id": spec.symbol,
@@ -302,8 +302,8 @@ pub fn status_row(spec: &Spec) -> Value {
         "base_increment": plain(&spec.size.step_text()),
         "quote_increment": plain(&spec.price.step_text()),
         "display_name": format!("{}/{}", spec.base, spec.quote),
-        "status": "online",
-        "status_message": "",
+        "status": if online { "online" } else { "offline" },
+        "status_message": if online { "" } else { "maintenance" },
         "min_market_funds": spec.min_notional.to_string(),
     })
 }

@@ -230,6 +230,22 @@ impl Coinbase {
         format!(r#"{{"type":"{kind}","trades":[{}]}}"#, rows.join(","))
     }
 
+    fn status_event(&self, floor: &Floor, i: usize, kind: &str) -> String {
+        let online = self.halted.is_none_or(|(_, halted)| halted != i);
+        json!({ "type": kind, "products": [data::status_row(&floor.market.listing(i).spec, online)] }).to_string()
+    }
+
+    /// The state of a product, to all who listen to it.
+    pub fn tell_status(&mut self, floor: &mut Floor, i: usize) {
+        let topic = ("status".to_owned(), Some(i));
+        let listeners: Vec<ClientId> =
+            self.sessions.iter().filter(|(_, s)| s.topics.contains(&topic)).map(|(client, _)| *client).collect();
+        let event = self.status_event(floor, i, "update");
+        for client in listeners {
+            self.say(floor, client, "status", &event);
+        }
+    }
+
     /// What a subscription begins with.
     pub fn welcome(&mut self, floor: &mut Floor, client: ClientId, channel: &str, instruments: &[usize]) {
         if self.api == Api::Exchange {
@@ -253,8 +269,7 @@ impl Coinbase {
                 }
                 "candles" => events.extend(candles_event(floor, i, "snapshot", floor.now_ms(), 100)),
                 "status" => {
-                    let row = data::status_row(&floor.market.listing(i).spec);
-                    events.push(json!({ "type": "snapshot", "products": [row] }).to_string());
+                    events.push(self.status_event(floor, i, "snapshot"));
                 }
                 _ => {}
             }

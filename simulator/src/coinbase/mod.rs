@@ -76,6 +76,8 @@ pub struct Coinbase {
     due_ns: i64,
     connects: Window,
     requests: Window,
+    /// A product that is offline, and until when.
+    halted: Option<(u64, usize)>,
 }
 
 impl Coinbase {
@@ -87,6 +89,7 @@ impl Coinbase {
             due_ns: 0,
             connects: Window::default(),
             requests: Window::default(),
+            halted: None,
         }
     }
 
@@ -330,6 +333,9 @@ impl Protocol for Coinbase {
         let now = floor.mono_ms;
         let config = &floor.config.coinbase;
         let (greeting_ms, quiet_ms) = (config.subscribe_wait_ms, config.quiet_close_ms);
+        if let Some((_, i)) = self.halted.take_if(|(until_ms, _)| *until_ms <= now) {
+            self.tell_status(floor, i);
+        }
         for client in self.sessions.keys().copied().collect::<Vec<_>>() {
             let Some(session) = self.sessions.get_mut(&client) else { continue };
             let acks = session.late_acks.extract_if(.., |due| *due <= now).count();
@@ -363,5 +369,11 @@ impl Protocol for Coinbase {
         self.answer(floor, request)
     }
 
-    fn strike(&mut self, _floor: &mut Floor, _command: &Command) {}
+    fn strike(&mut self, floor: &mut Floor, command: &Command) {
+        if command.kind == "status" {
+            let i = command.symbol.as_deref().and_then(|symbol| floor.market.find(symbol)).unwrap_or(0);
+            self.halted = Some((floor.mono_ms + command.ms, i));
+            self.tell_status(floor, i);
+        }
+    }
 }

@@ -93,6 +93,8 @@ pub struct Deribit {
     pushes: Vec<(String, Value)>,
     in_call: bool,
     maintenance_until_ms: u64,
+    /// A maintenance was announced, and its end was not.
+    announced: bool,
     settlement_until_ms: u64,
     /// The next request is answered with 10028 and the session ends.
     flood: bool,
@@ -112,6 +114,7 @@ impl Deribit {
             pushes: Vec::new(),
             in_call: false,
             maintenance_until_ms: 0,
+            announced: false,
             settlement_until_ms: 0,
             flood: false,
         }
@@ -168,6 +171,13 @@ impl Deribit {
     fn notify(floor: &mut Floor, client: ClientId, channel: &str, data: &Value) {
         let params = format!(r#"{{"channel":"{channel}","data":{data}}}"#);
         floor.hub.text(client, format!(r#"{{"jsonrpc":"2.0","method":"subscription","params":{params}}}"#));
+    }
+
+    /// Whether it is locked for a maintenance.
+    fn announce(&mut self, floor: &mut Floor) {
+        let data = json!({ "locked": self.announced, "maintenance": self.announced, "price_index": "btc_usd" });
+        self.pushes.push(("platform_state".to_owned(), data));
+        self.flush_pushes(floor);
     }
 
     /// Sends what the call pushed to whoever follows those channels.
@@ -296,6 +306,10 @@ impl Protocol for Deribit {
             session.test_until_ms.get_or_insert(now + wait);
         }
         self.tokens.retain(|_, t| t.until_ms + 60_000 > now);
+        if self.announced && self.maintenance_until_ms <= now {
+            self.announced = false;
+            self.announce(floor);
+        }
     }
 
     /// `GET /api/v2/public/method?a=b` or a JSON-RPC body.
@@ -348,9 +362,8 @@ impl Protocol for Deribit {
             }
             "maintenance" => {
                 self.maintenance_until_ms = floor.mono_ms + command.ms;
-                let data = json!({ "locked": true, "maintenance": true, "price_index": "btc_usd" });
-                self.pushes.push(("platform_state".to_owned(), data));
-                self.flush_pushes(floor);
+                self.announced = true;
+                self.announce(floor);
             }
             "settlement" => self.settlement_until_ms = floor.mono_ms + command.ms,
             _ => {}

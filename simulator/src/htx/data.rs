@@ -216,6 +216,14 @@ pub fn funding(l: &Listing, topic: &str, at_ns: i64) -> String {
     )
 }
 
+/// Whether the service works; `back_ms`: it does not, and may again then.
+pub fn heartbeat(topic: &str, event: &str, back_ms: Option<i64>, ts: i64) -> String {
+    let (up, back) = (u8::from(back_ms.is_none()), back_ms.map_or("null".to_owned(), |ms| ms.to_string()));
+    format!(
+        r#"{{"op":"notify","topic":"{topic}","event":"{event}","ts":{ts},"data":{{"heartbeat":{up},"estimated_recovery_time":{back}}}}}"#
+    )
+}
+
 /// A notification of a forced order, of one side.
 pub fn liquidation(spec: &Spec, topic: &str, t: &Trade) -> String {
     let (base, code, ms) = (&spec.base, &spec.symbol, t.time_ns / 1_000_000);

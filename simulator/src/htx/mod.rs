@@ -26,6 +26,8 @@ enum Socket {
     /// Spoken to in `op`s.
     Notification,
     Index,
+    /// Says whether the service works; spoken to in `op`s.
+    Center,
 }
 
 impl Socket {
@@ -37,9 +39,15 @@ impl Socket {
             (VenueId::HtxLinear, "/linear-swap-notification") => Self::Notification,
             (VenueId::HtxInverse, "/swap-notification") => Self::Notification,
             (VenueId::HtxLinear | VenueId::HtxInverse, "/ws_index") => Self::Index,
+            (VenueId::HtxLinear | VenueId::HtxInverse, "/center-notification") => Self::Center,
             _ => return None,
         })
     }
+}
+
+/// The topic on which a kind of swaps says whether its service works.
+fn heartbeat(venue: VenueId) -> &'static str {
+    if venue == VenueId::HtxInverse { "public.swap.heartbeat" } else { "public.linear-swap.heartbeat" }
 }
 
 #[derive(Debug)]
@@ -81,6 +89,8 @@ pub struct Htx {
     /// Pings have growing numbers.
     last_ping: i64,
     closed_until_ms: u64,
+    /// A maintenance that was told of: when it is over in real time, and the time that was told.
+    down: Option<(u64, i64)>,
 }
 
 impl Htx {
@@ -92,6 +102,7 @@ impl Htx {
             rest_window: Window::default(),
             last_ping: 0,
             closed_until_ms: 0,
+            down: None,
         }
     }
 
@@ -127,7 +138,7 @@ impl Htx {
     }
 
     /// `{"op":"sub","cid":...,"topic":...}`.
-    fn notification_request(&mut self, floor: &mut Floor, client: ClientId, message: &Value) {
+    fn notification_request(&mut self, floor: &mut Floor, client: ClientId, socket: Socket, message: &Value) {
         let (op, topic) = (message["op"].as_str().unwrap_or(""), message["topic"].as_str().unwrap_or(""));
         let answer = |code: i64, why: &str| {
             let ts = floor.now_ms();
@@ -141,7 +152,7 @@ impl Htx {
             "sub" => {
                 let ok = answer(0, "");
                 let refused = answer(2011, "invalid topic");
-                match self.subscribe(floor, client, Socket::Notification, topic) {
+                match self.subscribe(floor, client, socket, topic) {
                     Ok(()) => self.welcome(floor, client, topic, ok),
                     Err(_) => floor.hub.frame(client, data::packed(&refused)),
                 }
@@ -163,7 +174,11 @@ impl Htx {
         if session.channels.len() >= floor.config.htx.topics_per_connection_max {
             return Err("too many topics".to_owned());
         }
-        if !self.feed.subscribe(floor, socket, channel, client) {
+        let known = match socket {
+            Socket::Center => heartbeat(self.venue) == channel,
+            _ => self.feed.subscribe(floor, socket, channel, client),
+        };
+        if !known {
             return Err(format!("invalid topic {channel}"));
         }
         session.channels.insert(channel.to_owned());
@@ -178,6 +193,15 @@ impl Htx {
         }
     }
 
+    /// To all who listen to it.
+    fn tell_heartbeat(&self, floor: &mut Floor) {
+        let topic = heartbeat(self.venue);
+        let text = data::heartbeat(topic, "update", self.down.map(|(_, at)| at), floor.now_ms());
+        for (client, _) in self.sessions.iter().filter(|(_, s)| s.channels.contains(topic)) {
+            floor.data(*client, data::packed(&text));
+        }
+    }
+
     /// The acknowledgement, and what the channel begins with before or behind it.
     fn welcome(&mut self, floor: &mut Floor, client: ClientId, channel: &str, answer: String) {
         let late_ms = floor.faults.take("late_ack", "").map_or(0, |fault| fault.ms);
@@ -188,6 +212,12 @@ impl Htx {
         floor.answer(client, data::packed(&answer), late_ms);
         if !hasty {
             self.feed.welcome(floor, client, channel);
+        }
+        if channel == heartbeat(self.venue) {
+            floor.data(
+                client,
+                data::packed(&data::heartbeat(channel, "init", self.down.map(|(_, at)| at), floor.now_ms())),
+            );
         }
     }
 }
@@ -248,7 +278,7 @@ impl Protocol for Htx {
             return floor.hub.frame(client, data::packed(&json!({ "pong": number }).to_string()));
         }
         match socket {
-            Socket::Notification => self.notification_request(floor, client, &message),
+            Socket::Notification | Socket::Center => self.notification_request(floor, client, socket, &message),
             Socket::Market | Socket::Feed | Socket::Index => self.market_request(floor, client, socket, &message),
         }
     }
@@ -274,10 +304,13 @@ impl Protocol for Htx {
             session.unanswered += 1;
             self.last_ping = floor.wall_ms.max(self.last_ping + 1);
             let ping = match session.socket {
-                Socket::Notification => format!(r#"{{"op":"ping","ts":"{}"}}"#, self.last_ping),
+                Socket::Notification | Socket::Center => format!(r#"{{"op":"ping","ts":"{}"}}"#, self.last_ping),
                 Socket::Market | Socket::Feed | Socket::Index => format!(r#"{{"ping":{}}}"#, self.last_ping),
             };
             floor.hub.frame(*client, data::packed(&ping));
+        }
+        if self.down.take_if(|(until_ms, _)| *until_ms <= now).is_some() {
+            self.tell_heartbeat(floor);
         }
     }
 
@@ -293,6 +326,10 @@ impl Protocol for Htx {
 
     fn strike(&mut self, floor: &mut Floor, command: &Command) {
         match command.kind.as_str() {
+            "status" => {
+                self.down = Some((floor.mono_ms + command.ms, floor.now_ms() + command.ms as i64));
+                self.tell_heartbeat(floor);
+            }
             "deaf" => self.sessions.values_mut().for_each(|session| session.deaf = true),
             "outage" => {
                 self.closed_until_ms = floor.mono_ms + command.ms;

@@ -33,9 +33,13 @@ pub struct Okx {
     calls: BTreeMap<String, VecDeque<u64>>,
     /// Connections that a notice was sent to, and when they are closed.
     closing: Vec<(u64, ClientId)>,
+    /// A maintenance that was told of: when it is over in real time, and its begin and end.
+    work: Option<(u64, i64, i64)>,
 }
 
 const HOUR_MS: u64 = 3_600_000;
+/// What is worked on during a maintenance.
+const WORK: &str = "Trading account WebSocket system upgrade";
 
 fn connection_id(client: ClientId) -> String {
     format!("{client:08x}")
@@ -115,6 +119,13 @@ impl Okx {
     }
 }
 
+/// A row of `status`.
+fn status(state: &str, (begin, end): (i64, i64), title: &str, ts: i64) -> String {
+    format!(
+        r#"{{"begin":"{begin}","end":"{end}","href":"","preOpenBegin":"","scheDesc":"","serviceType":"0","state":"{state}","system":"unified","maintType":"1","env":"1","title":"{title}","ts":"{ts}"}}"#
+    )
+}
+
 fn acknowledgement(event: &str, id: &str, arg: &str, client: ClientId) -> String {
     format!(r#"{{{id}"event":"{event}","arg":{arg},"connId":"{}"}}"#, connection_id(client))
 }
@@ -178,6 +189,9 @@ impl Protocol for Okx {
         for (_, client) in self.closing.extract_if(.., |(at, _)| *at <= now) {
             floor.hub.put(client, Out::Close(1001, "service upgrade".to_owned()));
         }
+        if let Some((_, begin, end)) = self.work.take_if(|(until_ms, ..)| *until_ms <= now) {
+            self.feed.status(floor, &status("completed", (begin, end), WORK, floor.now_ms()));
+        }
     }
 
     fn rest(&mut self, floor: &mut Floor, request: &Request) -> Reply {
@@ -197,11 +211,13 @@ impl Protocol for Okx {
                     self.closing.push((floor.mono_ms + command.ms, *client));
                 }
                 let now = floor.now_ms();
-                let data = format!(
-                    r#"{{"begin":"{now}","end":"{}","href":"","preOpenBegin":"","scheDesc":"","serviceType":"0","state":"ongoing","system":"unified","maintType":"1","env":"1","title":"service upgrade","ts":"{now}"}}"#,
-                    now + command.ms as i64
-                );
+                let data = status("ongoing", (now, now + command.ms as i64), "service upgrade", now);
                 self.feed.status(floor, &data);
+            }
+            "status" => {
+                let (begin, end) = (floor.now_ms(), floor.now_ms() + command.ms as i64);
+                self.work = Some((floor.mono_ms + command.ms, begin, end));
+                self.feed.status(floor, &status("ongoing", (begin, end), WORK, begin));
             }
             "keep_alive" => self.feed.keep_alive(floor),
             "reset_sequence" => self.feed.reset_sequence(floor),

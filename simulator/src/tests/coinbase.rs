@@ -79,6 +79,16 @@ pub async fn see(sim: &Handle, venue: VenueId, kind: &str) -> bool {
             let c = books(sim, venue).await;
             assert!(c.heard.iter().any(|t| t.contains("\"0.-10000\"") && t.contains("snapshot")));
         }
+        "status" => {
+            let mut c = open(sim, venue).await;
+            ask(&mut c, venue, "status", &["BTC-USD"]).await;
+            c.until(|v| v["channel"] == "subscriptions").await;
+            strike(command.ms(100));
+            for state in ["offline", "online"] {
+                let told = c.until(|v| v["channel"] == "status" && v["events"][0]["type"] == "update").await;
+                assert_eq!(told["events"][0]["products"][0]["status"], state);
+            }
+        }
         "leave_out" => {
             strike(Command::new(kind));
             let mut c = open(sim, venue).await;
@@ -157,6 +167,7 @@ async fn every_channel_of_coinbase_has_the_members_that_the_venue_sends() {
         (A, "ticker_batch", "ticker_batch", "ws_adv_ticker_batch.jsonl", 0, "tickers"),
         (A, "candles", "candles", "ws_adv_candles.jsonl", 0, "candles"),
         (A, "heartbeats", "heartbeats", "ws_adv_heartbeats.jsonl", 1, ""),
+        (A, "status", "status", "ws_adv_status.jsonl", 0, "products"),
         (X, "matches", "last_match", "ws_ex_matches.jsonl", 0, ""),
         (X, "ticker", "ticker", "ws_ex_ticker.jsonl", 2, ""),
         (X, "level2_batch", "l2update", "ws_ex_level2.jsonl", 0, ""),

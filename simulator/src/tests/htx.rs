@@ -432,6 +432,21 @@ async fn see(sim: &Handle, venue: VenueId, kind: &str) {
                 }
             }
         }
+        "status" => {
+            let mut c = Packed::open(addr, "/center-notification").await;
+            c.0.say(json!({ "op": "sub", "cid": "1", "topic": "public.linear-swap.heartbeat" })).await;
+            assert_eq!(c.next().await["err-code"], 0);
+            let told = c.next().await;
+            assert_eq!((&told["event"], &told["data"]["heartbeat"]), (&json!("init"), &json!(1)));
+            strike(Command::new(kind).ms(100));
+            let down = c.next().await;
+            assert_eq!(down["data"]["heartbeat"], 0);
+            assert!(down["data"]["estimated_recovery_time"].as_i64() > down["ts"].as_i64(), "{down}");
+            if let Some(known) = fixture("htx", "ws_swap_heartbeat_status.jsonl", 0) {
+                assert_eq!((members(&down), members(&down["data"])), (members(&known), members(&known["data"])));
+            }
+            assert_eq!(c.next().await["data"]["heartbeat"], 1);
+        }
         "late_ack" => {
             strike(Command::new(kind).ms(400));
             let mut c = Packed::open(addr, market).await;

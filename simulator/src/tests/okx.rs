@@ -319,6 +319,15 @@ async fn see(sim: &Handle, kind: &str) {
             assert_eq!(c.until(|v| v["arg"]["channel"] == "status").await["data"][0]["state"], "ongoing");
             assert!(matches!(c.end().await, End::Closed(1001, _)));
         }
+        "status" => {
+            let mut c = open(sim, "public").await;
+            c.say(json!({ "op": "subscribe", "args": [{ "channel": "status" }] })).await;
+            c.until(|v| v["event"] == "subscribe").await;
+            strike(Command::new(kind).ms(100));
+            for state in ["ongoing", "completed"] {
+                assert_eq!(c.until(|v| v["arg"]["channel"] == "status").await["data"][0]["state"], state);
+            }
+        }
         "turn_away" => {
             strike(Command::new(kind));
             assert!(connect_async(format!("ws://{addr}/ws/v5/public")).await.is_err());

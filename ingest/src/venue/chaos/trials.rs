@@ -332,6 +332,23 @@ pub async fn announced(trial: Trial, notice: Fault) -> Seen {
     seen
 }
 
+/// The venue tells of a maintenance of `part`, and soon of its end: two statuses, and nothing else is marked.
+pub async fn told(trial: Trial, notice: Fault, part: &str) {
+    fn statuses(seen: &Seen) -> Vec<&str> {
+        seen.links.iter().filter(|(event, _)| *event == "status").map(|(_, reason)| reason.as_str()).collect()
+    }
+    let mut chaos = Chaos::following(trial).await;
+    let before = statuses(&chaos.seen).len();
+    chaos.fault(notice.ms(300));
+    chaos.until("the maintenance and its end", |s| statuses(s).len() >= before + 2).await;
+    let seen = chaos.ends_well().await;
+    let [down, up] = statuses(&seen)[before..] else { panic!("{:?}", seen.links) };
+    let is_down = down.starts_with("maintenance: ") || down.starts_with("offline: ");
+    assert!(is_down && up.starts_with("online: ") && down.contains(part) && up.contains(part), "{down}; {up}");
+    let marked = (seen.gaps.len(), seen.dead.len(), seen.lost(), connected(&seen));
+    assert_eq!(marked, (0, 0, 0, trial.sockets), "{:?} {:?} {:?}", seen.gaps, seen.dead, seen.links);
+}
+
 /// Acknowledgements that come behind their data delay the whole and nothing else.
 pub async fn late_ack(trial: Trial, ending: &str) -> Seen {
     let mut chaos = Chaos::following(trial).await;

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::decode::{level, parse, taker, time, unit};
 use super::user;
 use crate::event::{Bar, Book, Control, Event, Frame, Ticker, Trade};
+use crate::status::{Of, State, Status};
 use crate::text::{MaybeQuoted, Quoted, rfc3339};
 
 #[derive(Deserialize)]
@@ -69,14 +70,51 @@ fn read(text: &str, sequence: &mut Option<u64>, out: &mut Vec<Event>) -> Result<
         }
         "user" => user::orders(events, at, out),
         "futures_balance_summary" => user::futures_balance(events, at, out),
-        // What an instrument is comes by REST, where it is told whole.
-        "status" => {
-            parse::<IgnoredAny>(events)?;
-            out.push(Event::Other(channel.into_owned()));
-            Ok(())
-        }
+        "status" => statuses(events, at, out),
         other => Err(format!("unknown channel `{other}`")),
     }
+}
+
+/// Whether a product is traded; what else it is comes by REST, where it is told whole. Words other than `online` are the
+/// documentation's, as by REST: no message has one.
+fn statuses(events: &str, at: Nanos, out: &mut Vec<Event>) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Msg<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+        #[serde(borrow)]
+        products: Vec<Product<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Product<'a> {
+        #[serde(borrow)]
+        id: Cow<'a, str>,
+        #[serde(borrow)]
+        status: Cow<'a, str>,
+        status_message: Option<String>,
+    }
+    for m in parse::<Vec<Msg>>(events)? {
+        is_snapshot(&m.kind)?;
+        for p in m.products {
+            let state = match p.status.as_ref() {
+                "online" => State::Online,
+                // Open to the venue itself alone.
+                "internal" => State::Restricted,
+                "offline" | "delisted" => State::Offline,
+                other => return Err(format!("product {} has status `{other}`", p.id)),
+            };
+            out.push(Event::Status(Box::new(Status {
+                of: Of::Symbol(p.id.into()),
+                state,
+                word: p.status.into_owned(),
+                text: p.status_message.unwrap_or_default(),
+                from: None,
+                to: None,
+                ts: Some(at),
+            })));
+        }
+    }
+    Ok(())
 }
 
 /// `snapshot` is what was before; `update` is what happened.

@@ -147,6 +147,12 @@ async fn a_429_is_waited_for_and_the_trades_come_afterwards() {
     }
 }
 
+#[tokio::test]
+async fn a_product_that_goes_offline_is_told_as_a_status_and_nothing_else_is_marked() {
+    let all = Trial { channels: &["level2:{}", "heartbeats", "market_trades:{}", "status:{}"], ..advanced() };
+    trials::told(all, Fault::new("status").symbol(ETH), ETH).await;
+}
+
 /// The venue announces nothing.
 #[tokio::test]
 async fn a_maintenance_with_rest_behind_is_outlasted() {

@@ -66,9 +66,12 @@ impl Coinbase {
         match sequence.map(|n| self.order.take(n)) {
             None | Some(Place::Next) => {}
             Some(Place::Lost(reason)) => out.insert(from, Event::Control(Control::Broken { reason })),
-            // Its trades and answers still count; a state of then must not replace one of now.
+            // Its trades and answers still count, and so do statuses, which their time tells from newer ones; any other state
+            // of then must not replace one of now.
             Some(Place::Late) => {
-                let counts = |e: &Event| matches!(e, Event::Trade(_) | Event::Control(_) | Event::Malformed(_));
+                let counts = |e: &Event| {
+                    matches!(e, Event::Trade(_) | Event::Status(_) | Event::Control(_) | Event::Malformed(_))
+                };
                 let mut at = 0;
                 out.retain(|e| {
                     at += 1;

@@ -60,6 +60,27 @@ fn unknown_words_are_refused_on_both_apis() {
 }
 
 #[test]
+fn a_products_status_is_told_and_an_unknown_one_is_refused() {
+    let Some(frame) = fixture("ws_adv_status.jsonl") else { return };
+    let read = |frame: &str| {
+        let mut out = Vec::new();
+        super::advanced::decode(Frame::Text(frame), &mut out);
+        match &out[..] {
+            [Event::Status(status)] => status.to_string(),
+            [Event::Malformed(why)] => format!("malformed: {why}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(read(frame.trim()), "online: ETH-USDT (online)");
+    let halted = frame
+        .replace(r#""status":"online""#, r#""status":"offline""#)
+        .replace(r#""status_message":"""#, r#""status_message":"halted for an auction""#);
+    assert_eq!(read(&halted), "offline: ETH-USDT (offline): halted for an auction");
+    let odd = frame.replace(r#""status":"online""#, r#""status":"dreaming""#);
+    assert_eq!(read(&odd), "malformed: product ETH-USDT has status `dreaming`");
+}
+
+#[test]
 fn levels_that_never_changed_give_a_book_no_time() {
     let row = |at: &str| format!(r#"{{"side":"bid","event_time":"{at}","price_level":"1","new_quantity":"2"}}"#);
     let ts = |rows: &str| {

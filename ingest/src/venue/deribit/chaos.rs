@@ -67,6 +67,12 @@ async fn an_unknown_instrument_is_a_gap_that_lasts_and_the_others_flow() {
     trials::unknown_symbol(trial(), "NIX-PERPETUAL", &["trade", "book"]).await;
 }
 
+#[tokio::test]
+async fn an_announced_maintenance_is_told_as_a_status_and_nothing_else_is_marked() {
+    let all = Trial { channels: &["trades.{}.100ms", "book.{}.100ms", "quote.{}", "platform_state"], ..trial() };
+    trials::told(all, Fault::new("maintenance"), "index btc_usd").await;
+}
+
 /// While it is announced, only orders are refused.
 #[tokio::test]
 async fn a_maintenance_refuses_no_public_data_and_its_end_is_outlasted() {

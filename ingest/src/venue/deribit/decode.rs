@@ -13,7 +13,11 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::event::{Bar, Bbo, Book, Control, Event, Frame, Ticker, Trade, TradeExtra};
+use crate::status::{Of, State, Status};
 use crate::text::{Bare, instant};
+
+/// The channel on which the venue speaks of its own state.
+pub(super) const PLATFORM_STATE: &str = "platform_state";
 
 #[derive(Deserialize)]
 struct Message<'a> {
@@ -103,6 +107,7 @@ fn subscription(channel: &str, data: &str, out: &mut Vec<Event>) -> Result<(), S
         "quote" => quote(data, out),
         "chart" => chart(channel, data, out),
         "deribit_price_index" => price_index(data, out),
+        "platform_state" if channel == PLATFORM_STATE => platform_state(data, out),
         "deribit_volatility_index"
         | "perpetual"
         | "instrument"
@@ -419,5 +424,28 @@ fn price_index(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
     }
     let m: Msg = parse(data)?;
     out.push(Event::Index { symbol: m.index_name.into(), price: m.price.0, ts: instant(m.timestamp) });
+    Ok(())
+}
+
+/// `{"price_index":"btc_usd","locked":true}`, `{"maintenance":true}`, or both in one. No message was recorded: these are the
+/// documentation's members as they are remembered.
+fn platform_state(data: &str, out: &mut Vec<Event>) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Msg {
+        locked: Option<bool>,
+        maintenance: Option<bool>,
+        price_index: Option<String>,
+    }
+    let m: Msg = parse(data)?;
+    let (state, word) = match (m.maintenance, m.locked) {
+        (Some(true), _) => (State::Maintenance, "maintenance"),
+        (_, Some(true)) => (State::Locked, "locked"),
+        (_, Some(false)) => (State::Online, "not locked"),
+        (Some(false), None) => (State::Online, "no maintenance"),
+        (None, None) => return Err("a platform state that says neither locked nor maintenance".to_owned()),
+    };
+    let of = Of::Venue(m.price_index.map(|index| format!("index {index}")).unwrap_or_default());
+    let (word, text) = (word.to_owned(), String::new());
+    out.push(Event::Status(Box::new(Status { of, state, word, text, from: None, to: None, ts: None })));
     Ok(())
 }

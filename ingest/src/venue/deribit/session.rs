@@ -25,7 +25,7 @@ const TOO_MANY_REQUESTS: i64 = 10_028;
 pub fn check_channel(channel: &str) -> Result<(), String> {
     const ALLOWED: &str = "trades.{}.<interval>, trades.<kind>.<currency>.<interval>, ticker.{}.<interval>, quote.{}, \
                            book.{}.<interval>, book.{}.<group>.<depth>.<interval>, chart.trades.{}.<resolution>, \
-                           deribit_price_index.<name>";
+                           deribit_price_index.<name>, platform_state";
     let parts: Vec<&str> = channel.split('.').collect();
     let known = match parts[..] {
         ["trades" | "ticker" | "book", "{}", interval] => !interval.is_empty(),
@@ -34,6 +34,7 @@ pub fn check_channel(channel: &str) -> Result<(), String> {
         ["book", "{}", group, depth, interval] => ![group, depth, interval].contains(&""),
         ["chart", "trades", "{}", resolution] => !resolution.is_empty(),
         ["deribit_price_index", name] => !name.is_empty(),
+        [decode::PLATFORM_STATE] => true,
         _ => false,
     };
     if known { Ok(()) } else { Err(format!("allowed are {ALLOWED}")) }

@@ -6,6 +6,15 @@ use crate::connection::Carries;
 /// Open interest of swaps: no socket tells it, it is asked for by REST on the connection of another channel.
 pub(super) const OPEN_INTEREST: &str = "market.{}.open_interest";
 
+/// Whether the service of a kind of swaps works; of the whole market.
+pub(super) fn heartbeat(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::Spot => None,
+        Kind::Linear => Some("public.linear-swap.heartbeat"),
+        Kind::Inverse => Some("public.swap.heartbeat"),
+    }
+}
+
 /// A socket of the host; each speaks of some channels only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Socket {
@@ -17,6 +26,9 @@ pub(super) enum Socket {
     Notification,
     /// Index and mark prices of derivatives.
     Index,
+    /// What the venue says of its own state; spoken to in `op`s. That this has a socket of its own, and its path, are the
+    /// documentation's as it is remembered: the notes and fixtures name the topic and its form alone.
+    Center,
 }
 
 impl Socket {
@@ -26,6 +38,7 @@ impl Socket {
             Self::Feed => "feed",
             Self::Notification => "notification",
             Self::Index => "index",
+            Self::Center => "center",
         }
     }
 
@@ -39,7 +52,9 @@ impl Socket {
             (Kind::Inverse, Self::Market) => "/swap-ws",
             (Kind::Inverse, Self::Notification) => "/swap-notification",
             (Kind::Linear | Kind::Inverse, Self::Index) => "/ws_index",
-            (Kind::Spot, Self::Notification | Self::Index) | (Kind::Linear | Kind::Inverse, Self::Feed) => return None,
+            (Kind::Linear | Kind::Inverse, Self::Center) => "/center-notification",
+            (Kind::Spot, Self::Notification | Self::Index | Self::Center)
+            | (Kind::Linear | Kind::Inverse, Self::Feed) => return None,
         })
     }
 }
@@ -56,12 +71,15 @@ const SPOT: &str = "market.{}.trade.detail, market.{}.bbo, market.{}.detail, mar
 const SWAP: &str = "market.{}.trade.detail, market.{}.bbo, market.{}.detail, market.{}.kline.<period>, \
                     market.{}.depth.size_<20|150>.high_freq, market.{}.depth.step<0-19>, market.{}.index.<period>, \
                     market.{}.mark_price.<period>, public.{}.funding_rate, public.{}.liquidation_orders, \
-                    market.{}.open_interest (by REST)";
+                    market.{}.open_interest (by REST), public.linear-swap.heartbeat or public.swap.heartbeat";
 const PERIODS: &[&str] = &["1min", "5min", "15min", "30min", "60min", "4hour", "1day", "1week", "1mon"];
 
 impl Channel {
     /// The error says what is allowed.
     pub(super) fn parse(kind: Kind, channel: &str) -> Result<Self, String> {
+        if heartbeat(kind) == Some(channel) {
+            return Ok(Self { socket: Socket::Center, carries: Carries::Other });
+        }
         let allowed = || format!("allowed are {}", if kind.is_swap() { SWAP } else { SPOT });
         let of = |prefix: &str| channel.strip_prefix(prefix).and_then(|rest| rest.strip_prefix(".{}."));
         let (socket, carries) = match (of("market"), of("public")) {
@@ -102,9 +120,10 @@ pub(super) fn check(kind: Kind, channel: &str) -> Result<(), String> {
     Channel::parse(kind, channel).map(|_| ())
 }
 
-/// The socket on whose connections a symbol's open interest is asked for, if it is to be.
+/// The socket on whose connections a symbol's open interest is asked for, if it is to be: one that carries symbols.
 pub(super) fn polling(kind: Kind, channels: &[String]) -> Option<Socket> {
-    let sockets = channels.iter().filter_map(|c| Channel::parse(kind, c).ok()).map(|c| c.socket);
+    let of_symbols = channels.iter().filter(|c| c.contains("{}"));
+    let sockets = of_symbols.filter_map(|c| Channel::parse(kind, c).ok()).map(|c| c.socket);
     channels.iter().any(|c| c == OPEN_INTEREST).then(|| sockets.min()).flatten()
 }
 
@@ -139,6 +158,7 @@ mod tests {
             (Kind::Inverse, "public.{}.liquidation_orders", "/swap-notification"),
             (Kind::Inverse, "market.{}.bbo", "/swap-ws"),
             (Kind::Inverse, "market.{}.mark_price.1min", "/ws_index"),
+            (Kind::Linear, "public.linear-swap.heartbeat", "/center-notification"),
         ] {
             assert_eq!(socket(kind, channel).as_deref(), Ok(path), "{channel}");
         }
@@ -149,6 +169,7 @@ mod tests {
             (Kind::Linear, "market.{}.mbp.150", "high_freq"),
             (Kind::Linear, "market.{}.kline.3min", "kline.<period>"),
             (Kind::Linear, "market.{}.depth.step20", "step<0-19>"),
+            (Kind::Linear, "public.swap.heartbeat", "public.linear-swap.heartbeat"),
         ] {
             let why = socket(kind, channel).unwrap_err();
             assert!(why.contains(names), "{channel}: {why}");
@@ -157,5 +178,7 @@ mod tests {
         let both = channels(&["market.{}.mbp.150", "market.{}.bbo", "market.{}.depth.step0"]);
         assert!(check_together(Kind::Spot, &both).unwrap_err().contains("choose one"));
         check_together(Kind::Spot, &channels(&["market.{}.mbp.150", "market.{}.depth.step1"])).unwrap();
+        let no_symbol = channels(&["public.linear-swap.heartbeat", OPEN_INTEREST]);
+        assert!(check_together(Kind::Linear, &no_symbol).unwrap_err().contains("beside another channel"));
     }
 }

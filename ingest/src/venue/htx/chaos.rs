@@ -164,6 +164,12 @@ async fn a_maintenance_with_rest_behind_is_outlasted_on_both_markets() {
 }
 
 #[tokio::test]
+async fn an_announced_maintenance_is_told_as_a_status_and_nothing_else_is_marked() {
+    let channels = &["market.{}.trade.detail", "market.{}.depth.size_20.high_freq", "public.linear-swap.heartbeat"];
+    trials::told(Trial { channels, sockets: 2, ..swap() }, Fault::new("status"), "linear-swap").await;
+}
+
+#[tokio::test]
 async fn a_swap_trade_without_a_direction_is_left_out_and_told() {
     let mut chaos = Chaos::following(swap()).await;
     chaos.fault(Fault::new("empty_direction"));

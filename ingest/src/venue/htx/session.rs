@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::Kind;
-use super::channel::{Channel, Socket, polling};
+use super::channel::{Channel, Socket, heartbeat, polling};
 use super::{decode, rest};
 use crate::book::Rule;
 use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Pace, Protocol, Refused, Topic, cut};
@@ -24,10 +24,12 @@ const QUIET_MS: i64 = 10_000;
 /// As few connections as the limits allow, for each socket that the channels need.
 pub fn sessions(kind: Kind, rule: Rule, ids: TradeIds, plan: &Plan) -> Vec<Box<dyn Session>> {
     let mut sessions: Vec<Box<dyn Session>> = Vec::new();
-    for socket in [Socket::Market, Socket::Feed, Socket::Notification, Socket::Index] {
+    for socket in [Socket::Market, Socket::Feed, Socket::Notification, Socket::Index, Socket::Center] {
         let Some(path) = socket.path(kind) else { continue };
         let protocol = || Htx { kind, socket, path, channels: plan.channels.clone() };
-        for (symbols, topics) in cut(&plan.symbols, |symbol| protocol().topics(symbol), Vec::new(), TOPICS_MAX) {
+        let whole = plan.channels.iter().filter(|c| socket == Socket::Center && heartbeat(kind) == Some(c.as_str()));
+        let whole = whole.map(|c| Topic::new("", Carries::Other, c.clone())).collect();
+        for (symbols, topics) in cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, TOPICS_MAX) {
             let number = sessions.len();
             sessions.push(Box::new(Connection::new(protocol(), number, plan, rule, ids, &symbols, topics)));
         }
@@ -55,8 +57,12 @@ impl Htx {
     fn call(&self, id: u64, topic: &Topic, on: bool) -> Call {
         let text = &topic.text;
         let body = match (self.socket, on) {
-            (Socket::Notification, true) => json!({ "op": "sub", "cid": id.to_string(), "topic": text }),
-            (Socket::Notification, false) => json!({ "op": "unsub", "cid": id.to_string(), "topic": text }),
+            (Socket::Notification | Socket::Center, true) => {
+                json!({ "op": "sub", "cid": id.to_string(), "topic": text })
+            }
+            (Socket::Notification | Socket::Center, false) => {
+                json!({ "op": "unsub", "cid": id.to_string(), "topic": text })
+            }
             (_, true) if text.ends_with(".high_freq") => {
                 json!({ "sub": text, "data_type": "incremental", "id": id.to_string() })
             }
@@ -81,9 +87,9 @@ impl Protocol for Htx {
         Pace { send_spacing_ms: SEND_SPACING_MS, topics_max: TOPICS_MAX, ping: None, quiet_ms: QUIET_MS }
     }
 
-    /// Funding comes once a minute and liquidations when there are any: what shows that the socket lives is its ping.
+    /// Funding comes once a minute, liquidations and statuses when there are any: what shows that the socket lives is its ping.
     fn is_quiet(&self) -> bool {
-        self.socket == Socket::Notification
+        matches!(self.socket, Socket::Notification | Socket::Center)
     }
 
     fn topics(&self, symbol: &str) -> Vec<Topic> {
@@ -91,7 +97,7 @@ impl Protocol for Htx {
             let known = Channel::parse(self.kind, channel).ok().filter(|c| c.socket == self.socket)?;
             Some(Topic::new(symbol, known.carries, channel.replace("{}", symbol)))
         };
-        self.channels.iter().filter_map(mine).collect()
+        self.channels.iter().filter(|c| c.contains("{}")).filter_map(mine).collect()
     }
 
     fn subscribe(&mut self, ids: &mut Ids, topics: &[Topic], on: bool) -> Vec<Call> {

@@ -148,6 +148,12 @@ async fn an_acknowledgement_behind_its_data_delays_nothing_but_the_whole() {
 }
 
 #[tokio::test]
+async fn an_announced_maintenance_is_told_as_a_status_and_nothing_else_is_marked() {
+    let all = Trial { channels: &["trades-all:{}", "books:{}", "bbo-tbt:{}", "status"], ..trial() };
+    trials::told(all, Fault::new("status"), "unified: Trading account WebSocket system upgrade").await;
+}
+
+#[tokio::test]
 async fn the_notice_of_an_upgrade_is_a_planned_reconnect() {
     trials::announced(trial(), Fault::new("upgrade_notice").ms(60_000)).await;
 }

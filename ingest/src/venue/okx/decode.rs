@@ -14,7 +14,7 @@ use serde::de::{Deserializer, Error, IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::depth::{best, books};
-use super::user;
+use super::{status, user};
 use crate::event::{Bar, Control, Event, Frame, Funding, Liquidation, Mark, Symbol, Ticker, Trade};
 use crate::text::{MaybeQuoted, Quoted, decimal, instant};
 
@@ -33,7 +33,6 @@ const UNMAPPED: &[&str] = &[
     "price-limit",
     "opt-summary",
     "option-trades",
-    "status",
     "adl-warning",
     "economic-calendar",
     "call-auction-details",
@@ -207,6 +206,7 @@ fn channel(arg: &Arg, action: Option<&str>, data: &str, out: &mut Vec<Event>) ->
         "funding-rate" => funding_rate(data, out),
         "open-interest" => open_interest(data, out),
         "liquidation-orders" => liquidations(data, out),
+        "status" => status::statuses(data, out),
         name if name.starts_with("index-candle") || name.starts_with("mark-price-candle") => other(name, data, out),
         name if UNMAPPED.contains(&name) => other(name, data, out),
         name => match width(name) {

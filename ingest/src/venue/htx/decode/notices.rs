@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{Kind, Message, Ms, Num, offset, parse, side, unit, unquoted, user};
 use crate::event::{Control, Event, Funding, Liquidation};
+use crate::status::{Of, State, Status};
 use crate::text::instant;
 
 /// The number of a ping, which goes back as it came.
@@ -102,13 +103,41 @@ fn notify(kind: Kind, m: &Message<'_>, frame: &str, out: &mut Vec<Event>) -> Res
     match of.rsplit('.').next().unwrap_or("") {
         "funding_rate" => funding(m.time()?, data, out),
         "liquidation_orders" => liquidations(kind, data, out),
-        "contract_info" | "heartbeat" => {
+        "heartbeat" => heartbeat(of, m.time()?, data, out),
+        "contract_info" => {
             parse::<IgnoredAny>(data)?;
             out.push(Event::Other(topic.to_owned()));
             Ok(())
         }
         _ => Err(format!("unknown topic `{topic}`")),
     }
+}
+
+/// Whether a service works: `public.linear-swap.heartbeat`, `public.swap.heartbeat`.
+fn heartbeat(topic: &str, at: Nanos, data: &str, out: &mut Vec<Event>) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Beat {
+        heartbeat: i64,
+        /// Only of a service that is down.
+        estimated_recovery_time: Option<Ms>,
+    }
+    let beat: Beat = parse(data)?;
+    let service = topic.strip_suffix(".heartbeat").ok_or_else(|| format!("unknown topic `public.{topic}`"))?;
+    let state = match beat.heartbeat {
+        1 => State::Online,
+        0 => State::Maintenance,
+        other => return Err(format!("{service} has heartbeat {other}")),
+    };
+    out.push(Event::Status(Box::new(Status {
+        of: Of::Venue(service.to_owned()),
+        state,
+        word: format!("heartbeat {}", beat.heartbeat),
+        text: String::new(),
+        from: None,
+        to: beat.estimated_recovery_time.map(Ms::at),
+        ts: Some(at),
+    })));
+    Ok(())
 }
 
 fn funding(at: Nanos, data: &str, out: &mut Vec<Event>) -> Result<(), String> {

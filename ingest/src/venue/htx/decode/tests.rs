@@ -230,6 +230,26 @@ fn index_and_mark_price_come_from_the_bars_of_their_channels() {
 }
 
 #[test]
+fn a_service_that_is_down_is_told_with_the_time_at_which_it_may_be_back() {
+    let Some(down) = fixture("ws_swap_heartbeat_status.jsonl", 1, Kind::Linear) else { return };
+    let [Event::Status(status)] = &down[..] else { panic!("{down:?}") };
+    assert_eq!(status.to_string(), "maintenance: linear-swap (heartbeat 0), until 2014-08-15T04:20:14Z");
+    assert_eq!(status.ts, Some(instant(1_580_815_422_403)));
+    let beat = |topic: &str, data: &str| {
+        let frame = format!(r#"{{"op":"notify","topic":"{topic}","event":"update","ts":1580815422403,"data":{data}}}"#);
+        match &events(Kind::Inverse, Frame::Text(&frame))[..] {
+            [Event::Status(status)] => status.to_string(),
+            [Event::Malformed(why)] => format!("malformed: {why}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    let topic = "public.swap.heartbeat";
+    assert_eq!(beat(topic, r#"{"heartbeat":1,"estimated_recovery_time":null}"#), "online: swap (heartbeat 1)");
+    assert_eq!(beat(topic, r#"{"heartbeat":2}"#), "malformed: swap has heartbeat 2");
+    assert_eq!(beat("public.heartbeat", r#"{"heartbeat":1}"#), "malformed: unknown topic `public.heartbeat`");
+}
+
+#[test]
 fn our_own_orders_fills_and_balances_are_read_from_the_private_sockets() {
     let Some(order) = fixture("ws_spot_private_orders.jsonl", 1, Kind::Spot) else { return };
     let [Event::Order(o)] = &order[..] else { panic!("{order:?}") };

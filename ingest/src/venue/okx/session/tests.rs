@@ -321,6 +321,47 @@ fn a_refused_channel_is_a_gap_that_lasts_and_too_many_requests_are_a_pause() {
 }
 
 #[test]
+fn a_status_is_told_once_and_neither_ends_a_gap_nor_makes_a_stale_feed_look_alive() {
+    let status = |state: &str, ts: i64| {
+        format!(
+            r#"{{"arg":{{"channel":"status"}},"data":[{{"begin":"1672823400000","end":"","state":"{state}","system":"unified","title":"work","ts":"{ts}"}}]}}"#
+        )
+    };
+    broken()
+        .frame("ongoing", &status("ongoing", 5_000))
+        .frame("ongoing, again", &status("ongoing", 6_000))
+        .frame("an older word", &status("scheduled", 4_000))
+        .until(10_000)
+        .frame("completed", &status("completed", 1_700_000_000_000))
+        .until(17_000)
+        .frame("an unknown word", &status("dreaming", 1_700_000_000_001))
+        .close()
+        .open()
+        .frame("acknowledged", &ack("subscribe", "books"))
+        .frame("completed, once more", &status("completed", 1_700_000_000_002))
+        .end(expect![[r#"
+            ongoing (whole)
+              STATUS maintenance: unified: work (ongoing), from 2023-01-04T09:10:00Z
+            ongoing, again (whole)
+            an older word (whole)
+            completed (whole)
+              STATUS online: unified: work (completed), from 2023-01-04T09:10:00Z
+            timer 11000 (whole)
+              fetch 2 /api/v5/market/books?instId=BTC-USDT&sz=400&source=0
+            timer 16000 (whole)
+              stale true
+            an unknown word (whole)
+              DEAD status with state `dreaming`
+            close
+              GAP BTC-USDT link 1020..: cut
+            open
+              send {"args":[{"channel":"books","instId":"BTC-USDT"}],"op":"subscribe"}
+            acknowledged (whole)
+            completed, once more (whole)
+        "#]]);
+}
+
+#[test]
 fn a_notice_of_an_upgrade_is_a_planned_reconnect() {
     subscribed("trades")
         .frame(
