@@ -31,7 +31,7 @@ use crate::proxy::Proxy;
 use crate::quota::Quota;
 use crate::rate::Allowance;
 use crate::session::{Missing, Plan, Tail};
-use crate::venue::{self, Market, Venue};
+use crate::venue::{self, Market, Request, Venue};
 use crate::wall::Wall;
 use crate::warmup::Source;
 use crate::watermark::Watermark;
@@ -526,22 +526,55 @@ fn quota(task: &Task, settings: &VenueConfig, venue: &dyn Venue, market: Market,
     Quota::new(task.bus.clone(), address, market.id, venue.rates(market), &own, *percent, wall.clone())
 }
 
+/// The instruments of `symbols` that the venue lists. Some venues refuse a whole list for one name that they do not know: then
+/// its halves are asked for, down to that name.
 async fn listed(
     venue: &dyn Venue,
     market: Market,
     rest: &str,
     symbols: &[String],
-    (http, quota): &(http::Client, Quota),
+    client: &(http::Client, Quota),
 ) -> Result<Vec<Instrument>, String> {
     if let Some(stated) = venue.stated_instruments(market, symbols) {
         return Ok(stated);
     }
     let mut found = Vec::new();
-    for request in venue.instrument_requests(market, symbols) {
-        let answer = http.ask_static(rest, &request, quota).await?;
+    // At most two requests a symbol: a part is halved or done.
+    let mut parts = vec![symbols];
+    while let Some(part) = parts.pop() {
+        let requests = venue.instrument_requests(market, part);
+        match listed_by(venue, market, rest, part, &requests, client).await? {
+            Ok(known) => found.extend(known),
+            Err(why) if part.len() == 1 => tracing::warn!(venue = market.id, symbol = part[0], why, "not listed"),
+            Err(why) => {
+                let (first, second) = part.split_at(part.len() / 2);
+                // Halves of a question that names no symbols would be refused as it was.
+                if venue.instrument_requests(market, first) == requests {
+                    return Err(why);
+                }
+                parts.extend([second, first]);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The inner error: the venue refuses the question.
+async fn listed_by(
+    venue: &dyn Venue,
+    market: Market,
+    rest: &str,
+    symbols: &[String],
+    requests: &[Request],
+    (http, quota): &(http::Client, Quota),
+) -> Result<Result<Vec<Instrument>, String>, String> {
+    let mut found = Vec::new();
+    for request in requests {
+        let answer = http.ask_static(rest, request, quota).await?;
         if answer.status != 200 {
             let start: String = answer.body.chars().take(200).collect();
-            return Err(format!("{}: status {}: {start}", request.path, answer.status));
+            let why = format!("{}: status {}: {start}", request.path, answer.status);
+            return if matches!(answer.status, 400 | 404) { Ok(Err(why)) } else { Err(why) };
         }
         let (known, left_out) = venue.decode_instruments(market, &answer.body)?;
         for what in left_out.iter().filter(|what| symbols.iter().any(|s| what.starts_with(&format!("{s}:")))) {
@@ -549,7 +582,7 @@ async fn listed(
         }
         found.extend(known.into_iter().filter(|i| symbols.contains(&i.symbol)));
     }
-    Ok(found)
+    Ok(Ok(found))
 }
 
 /// Writes an instrument when it differs from what is there.
