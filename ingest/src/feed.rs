@@ -3,13 +3,16 @@
 //!
 //! Invariant F-1: the trades of a symbol leave in rising id. While a hole is being filled the later ones wait.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::Nanos;
 
+use self::held::{Held, Memory, by_time};
 use crate::book::{Crossed, Outcome, Rule, Sync, View};
-use crate::event::{self, Book, Event, Trade};
+use crate::event::{Book, Event, Trade};
 use crate::session::{Action, Limits, Missing, Tail};
+
+mod held;
 
 /// What a market's trade ids tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,77 +85,6 @@ enum Trades {
         tries: u32,
         fetched: u64,
     },
-}
-
-#[derive(Debug, Clone)]
-struct Held {
-    recv: Nanos,
-    id: u64,
-    /// `None`: an id that the venue used up for something that is no trade.
-    trade: Option<Trade>,
-}
-
-impl Held {
-    fn is_past(&self) -> bool {
-        self.trade.as_ref().is_some_and(|t| t.backfill)
-    }
-}
-
-/// Tells trades apart by the venue's ids and numbers them: by their time in microseconds, and always higher than before.
-#[derive(Debug, Default)]
-struct Memory {
-    /// Oldest first.
-    order: VecDeque<(event::Symbol, Nanos)>,
-    known: BTreeSet<event::Symbol>,
-    last: u64,
-    /// Trades before this time were forgotten, or never wanted: whatever comes from there is not missing.
-    forgotten: Option<Nanos>,
-}
-
-impl Memory {
-    fn of(tail: &Tail, max: usize) -> Self {
-        let mut memory = Self { last: tail.id, ..Self::default() };
-        for (id, ts) in &tail.venue_ids {
-            memory.keep(id.as_str().into(), *ts, max);
-        }
-        // What stands before the remembered ones is stored too.
-        memory.forgotten = tail.venue_ids.first().map(|(_, ts)| *ts);
-        memory
-    }
-
-    fn has(&self, trade: &Trade) -> bool {
-        let named = trade.venue_id.as_ref().is_some_and(|id| self.known.contains(id));
-        named || self.forgotten.is_some_and(|ts| trade.ts < ts)
-    }
-
-    fn keep(&mut self, id: event::Symbol, ts: Nanos, max: usize) {
-        if self.known.insert(id.clone()) {
-            self.order.push_back((id, ts));
-        }
-        while self.order.len() > max {
-            if let Some((id, ts)) = self.order.pop_front() {
-                self.known.remove(&id);
-                self.forgotten = self.forgotten.max(Some(ts));
-            }
-        }
-    }
-
-    /// The trade under its number; `None`: it came already.
-    fn number(&mut self, mut trade: Trade, max: usize) -> Option<Trade> {
-        if self.has(&trade) {
-            return None;
-        }
-        let micros = u64::try_from(trade.ts.0 / 1000).unwrap_or(0);
-        self.last = micros.max(self.last + 1);
-        trade.id = self.last;
-        // What stands before the first one was never asked for.
-        self.forgotten = self.forgotten.or(Some(trade.ts));
-        // One without a name cannot be told from another: each counts.
-        if let Some(id) = trade.venue_id.clone() {
-            self.keep(id, trade.ts, max);
-        }
-        Some(trade)
-    }
 }
 
 impl Feed {
@@ -711,29 +643,6 @@ fn numbered(event: &Event) -> Option<(&str, u64)> {
         Event::Ignored { trade: Some((symbol, id)), .. } => Some((symbol, *id)),
         _ => None,
     }
-}
-
-/// Puts trades in the order in which they happened, and gives how many came twice. Of one time, those that came live stand as
-/// they came, and where the history has them, too, as it has them: it alone has all of its stretch.
-fn by_time(held: &mut Vec<Held>) -> u64 {
-    let id = |row: &Held| row.trade.as_ref().and_then(|t| t.venue_id.clone());
-    let past = held.iter().enumerate().filter(|(_, row)| row.is_past());
-    let places: BTreeMap<event::Symbol, usize> = past.filter_map(|(n, row)| Some((id(row)?, n))).collect();
-    let mut doubled = BTreeSet::new();
-    for n in 0..held.len() {
-        let place = id(&held[n]).and_then(|id| places.get(&id)).copied();
-        if let Some(place) = place.filter(|place| *place != n && !held[n].is_past()) {
-            held[place] = held[n].clone();
-            doubled.insert(n);
-        }
-    }
-    let mut n = 0;
-    held.retain(|_| {
-        n += 1;
-        !doubled.contains(&(n - 1))
-    });
-    held.sort_by_key(|row| row.trade.as_ref().map(|t| t.ts));
-    doubled.len() as u64
 }
 
 /// False: the trade came already.

@@ -113,6 +113,9 @@ async fn a_rolling_restart_under_load_misses_no_candle() -> anyhow::Result<()> {
         floor.fleet.stop(old, BOUND).await?;
         instances.push((stage, floor.compete(stage)?));
         floor.shared_by(stage, 2).await?;
+        // A restart is over in milliseconds: the load goes on behind each, and so do the outputs.
+        feed.reaches(feed.steps.load(Relaxed) + 50).await?;
+        floor.goes_on().await?;
     }
     let took = begun.elapsed();
     let steps = feed.end().await?;

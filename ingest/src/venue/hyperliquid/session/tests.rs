@@ -29,6 +29,18 @@ fn book(time: i64, bid: &str, ask: &str) -> String {
         .to_string()
 }
 
+/// Trades of a coin that has told one of the past.
+fn begun() -> Bench {
+    Bench::new("hyperliquid", &plan("hyperliquid", &["BTC"], &["{}@trades"], &[]))
+        .open()
+        .frame("ack", &ack("subscribe", "trades", "BTC"))
+        .frame("history", &trades("BTC", &[(900, 10)]))
+        .said(concat!(
+            "open\n  send {\"method\":\"subscribe\",\"subscription\":{\"coin\":\"BTC\",\"type\":\"trades\"}}\n",
+            "ack (whole)\nhistory (whole)\n  trade BTC 10000 (900) from the past\n"
+        ))
+}
+
 #[test]
 fn each_channel_is_a_message_and_the_first_trades_are_the_past() {
     Bench::new("hyperliquid", &plan("hyperliquid", &["BTC"], &["{}@trades", "{}@candle.1m"], &[]))
@@ -58,10 +70,7 @@ fn each_channel_is_a_message_and_the_first_trades_are_the_past() {
 
 #[test]
 fn what_was_missed_comes_with_the_next_subscription_and_a_known_trade_proves_that_nothing_is_missing() {
-    Bench::new("hyperliquid", &plan("hyperliquid", &["BTC"], &["{}@trades"], &[]))
-        .open()
-        .frame("ack", &ack("subscribe", "trades", "BTC"))
-        .frame("history", &trades("BTC", &[(900, 10)]))
+    begun()
         .frame("trade", &trades("BTC", &[(17, 20)]))
         .close()
         .until(1100)
@@ -71,11 +80,6 @@ fn what_was_missed_comes_with_the_next_subscription_and_a_known_trade_proves_tha
         .frame("ack", &ack("subscribe", "trades", "BTC"))
         .frame("trade", &trades("BTC", &[(4, 50)]))
         .end(expect![[r#"
-            open
-              send {"method":"subscribe","subscription":{"coin":"BTC","type":"trades"}}
-            ack (whole)
-            history (whole)
-              trade BTC 10000 (900) from the past
             trade (whole)
               trade BTC 20000 (17)
             close
@@ -96,10 +100,7 @@ fn what_was_missed_comes_with_the_next_subscription_and_a_known_trade_proves_tha
 
 #[test]
 fn history_that_does_not_reach_back_is_a_gap_and_so_is_none_at_all() {
-    Bench::new("hyperliquid", &plan("hyperliquid", &["BTC"], &["{}@trades"], &[]))
-        .open()
-        .frame("ack", &ack("subscribe", "trades", "BTC"))
-        .frame("history", &trades("BTC", &[(900, 10)]))
+    begun()
         .close()
         .until(1100)
         .open()
@@ -112,11 +113,6 @@ fn history_that_does_not_reach_back_is_a_gap_and_so_is_none_at_all() {
         .until(12_000)
         .frame("trade", &trades("BTC", &[(4, 50)]))
         .end(expect![[r#"
-            open
-              send {"method":"subscribe","subscription":{"coin":"BTC","type":"trades"}}
-            ack (whole)
-            history (whole)
-              trade BTC 10000 (900) from the past
             close
               GAP BTC link 10..: cut
             open
@@ -245,20 +241,12 @@ fn books_replace_each_other_by_time_and_a_crossed_one_is_not_published() {
 
 #[test]
 fn a_quiet_market_is_pinged_and_a_ping_without_an_answer_ends_the_connection() {
-    Bench::new("hyperliquid", &plan("hyperliquid", &["BTC"], &["{}@trades"], &[]))
-        .open()
-        .frame("ack", &ack("subscribe", "trades", "BTC"))
-        .frame("history", &trades("BTC", &[(900, 10)]))
+    begun()
         .until(21_500)
         .frame("pong", r#"{"channel":"pong"}"#)
         .frame("trade", &trades("BTC", &[(4, 20_000)]))
         .until(51_000)
         .end(expect![[r#"
-            open
-              send {"method":"subscribe","subscription":{"coin":"BTC","type":"trades"}}
-            ack (whole)
-            history (whole)
-              trade BTC 10000 (900) from the past
             timer 16000 (whole)
               stale true
             timer 21000 (whole)
