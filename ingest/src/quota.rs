@@ -8,6 +8,7 @@ use std::time::Duration;
 use nats::kv::{self, Put};
 use nats::{Bus, BusError};
 use schemas::subject::stream;
+use serde::{Deserialize, Serialize};
 
 use crate::rate::{Allowance, Spent};
 use crate::session::HttpAnswer;
@@ -23,6 +24,14 @@ const QUIET_MS: i64 = 10_000;
 /// Part of an allowance that requests may use on which nothing depends ([`Request::spare`]): so much of it that anybody spent
 /// makes them wait, and the rest is there for books and missed trades.
 const SPARE_PERCENT: u64 = 50;
+
+/// What is stored. Two who spend the same in the same moment would write the same bytes, and whoever lost would take the other's
+/// write for its own ([`kv::update`]): the stamp tells them apart.
+#[derive(Default, Serialize, Deserialize)]
+struct Purse {
+    spent: Spent,
+    stamp: u64,
+}
 
 /// The purses of one market.
 #[derive(Clone)]
@@ -141,14 +150,15 @@ impl Quota {
         for _ in 0..TRIES_MAX {
             let entry = kv::get(bus, stream::KV_QUOTA, &key).await?;
             // An entry that cannot be read is another version's: it is begun anew.
-            let mut spent: Spent =
-                entry.as_ref().and_then(|e| rmp_serde::from_slice(&e.value).ok()).unwrap_or_default();
+            let stored: Option<Purse> = entry.as_ref().and_then(|e| rmp_serde::from_slice(&e.value).ok());
+            let mut spent = stored.unwrap_or_default().spent;
             let before = spent.clone();
             let result = change(&mut spent, self.now_ms());
             if spent == before {
                 return Ok(result);
             }
-            let value = rmp_serde::to_vec(&spent).map_err(|e| BusError::Config(format!("write a quota: {e}")))?;
+            let purse = Purse { spent, stamp: rand::random() };
+            let value = rmp_serde::to_vec(&purse).map_err(|e| BusError::Config(format!("write a quota: {e}")))?;
             let written = match entry {
                 Some(entry) => kv::update(bus, stream::KV_QUOTA, &key, value.into(), entry.revision).await?,
                 None => kv::create(bus, stream::KV_QUOTA, &key, value.into()).await?,

@@ -104,7 +104,7 @@ pub async fn create(bus: &Bus, bucket: &str, key: &str, value: Bytes) -> Result<
 }
 
 /// Writes only when `revision` is still the newest (0: the key never was). A lost acknowledgement is found out by
-/// reading back: equal bytes behind `revision` are this write.
+/// reading back: equal bytes behind `revision` are this write, so that writers who compete must not write equal ones.
 pub async fn update(bus: &Bus, bucket: &str, key: &str, value: Bytes, revision: u64) -> Result<Put, BusError> {
     update_with(bus, bucket, key, HeaderMap::new(), value, revision).await
 }

@@ -211,6 +211,34 @@ async fn open_interest_that_a_venue_tells_by_rest_alone_is_stored_among_its_tick
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_several_spend_in_the_same_moment_counts_each_time() -> anyhow::Result<()> {
+    const WEIGHT: u32 = 40;
+    let (server, bus) = server("binance").await?;
+    let other = server.bus("ingest").await?;
+    // Parts of a second: spends of one such are alike.
+    let rates = [Rate { bucket: REST, weight: WEIGHT, window_ms: 60_000, used_header: None }];
+    let mut work = tokio::task::JoinSet::new();
+    for bus in [&bus, &other].into_iter().cycle().take(6) {
+        let quota = Quota::new(bus.clone(), "here", "binance", &rates, &Default::default(), 100, Wall::new());
+        work.spawn(async move {
+            let mut granted = 0;
+            // Ends: what is beyond the allowance would wait for a minute.
+            while let Ok(spent) = tokio::time::timeout(Duration::from_secs(5), quota.spend(REST, 1)).await {
+                spent?;
+                granted += 1;
+            }
+            anyhow::Ok(granted)
+        });
+    }
+    let mut granted = 0;
+    while let Some(done) = work.join_next().await {
+        granted += done??;
+    }
+    assert_eq!(granted, WEIGHT);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_processes_behind_one_address_spend_from_one_purse() -> anyhow::Result<()> {
     const WINDOW_MS: u64 = 1500;
     let (server, bus) = server("binance").await?;

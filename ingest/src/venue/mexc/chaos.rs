@@ -34,6 +34,11 @@ fn both() -> [Trial; 2] {
     [spot(), contract()]
 }
 
+/// REST of the contracts reaches back 100 trades: so few come that these outlast what is tried.
+fn slow_contract() -> Trial {
+    Trial { options: |options| options.flow.rate = 15.0, ..contract() }
+}
+
 fn trades_of_both() -> [Trial; 2] {
     [spot().trades(&["spot@public.aggre.deals.v3.api.pb@10ms@{}"]), contract().trades(&["deal@{}"])]
 }
@@ -65,6 +70,7 @@ async fn a_cut_without_close_is_told_as_a_link_gap_and_rest_fills_the_trades_bet
 #[tokio::test]
 async fn a_drop_during_the_back_off_loses_nothing() {
     trials::back_off(spot()).await;
+    trials::back_off(slow_contract()).await;
 }
 
 #[tokio::test]
@@ -200,6 +206,7 @@ async fn a_maintenance_with_rest_away_ends_whole() {
 #[tokio::test]
 async fn a_maintenance_with_rest_behind_is_outlasted() {
     trials::maintenance(spot()).await;
+    trials::maintenance(slow_contract()).await;
 }
 
 #[tokio::test]
