@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use nats::{Bus, Config, Layout, Login};
 use nix::sys::signal::Signal;
 use schemas::config::UserFile;
 
-use crate::{Member, Server};
+use crate::{Member, Server, within};
 
 /// How long a health request may take.
 const HEALTH_BOUND: Duration = Duration::from_millis(300);
@@ -87,14 +87,15 @@ impl Cluster {
 
     /// The streams of `layout`. A fresh cluster refuses them until it has a leader that knows all nodes.
     pub async fn create(&self, operator: &Bus, layout: &Layout) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        while let Err(error) = layout.apply(operator).await {
-            if begun.elapsed() > LAYOUT_BOUND {
-                return Err(error).context("create the streams");
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut refusal = None;
+        let made = within(LAYOUT_BOUND, async || {
+            refusal = layout.apply(operator).await.err();
+            Ok(refusal.is_none().then_some(()))
+        });
+        match made.await? {
+            Some(()) => Ok(()),
+            None => bail!("create the streams: {refusal:?}"),
         }
-        Ok(())
     }
 
     /// The node that leads a stream; `None` while there is none. On one server always the first.

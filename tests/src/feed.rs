@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM};
 use async_nats::jetstream::stream::{Config, SubjectTransform};
 use futures_util::future::join_all;
 use nats::{Bus, Message, Reader};
+
+use crate::beat;
 
 /// Publishes in flight.
 const WINDOW: usize = 64;
@@ -72,38 +74,40 @@ impl Feed {
     /// as to `fed`; a repeated call finds out.
     pub async fn up_to(&mut self, mark: u64) -> anyhow::Result<()> {
         let mark = mark.min(self.last);
-        let mut moved = Instant::now();
+        let (mut moved, mut beat) = (Instant::now(), beat());
         while self.fed < mark {
-            let wanted = WINDOW.min((mark - self.fed) as usize);
-            while self.ahead.len() < wanted {
-                let message = self.reader.next().await.context("read the recorded stream")?;
-                let expected = self.ahead.back().map_or(self.fed, |m| m.seq) + 1;
-                ensure!(message.seq == expected, "{} has a hole before {}", self.stream, message.seq);
-                self.ahead.push_back(message);
-            }
-            let sent = join_all(self.ahead.iter().take(wanted).map(|m| self.store(m))).await;
-            let trouble = sent.into_iter().filter_map(Result::err).next();
             let before = self.fed;
-            match trouble {
-                None => self.settle(before + wanted as u64)?,
-                Some(error) => {
-                    // Some are stored and some are not: the stream itself says how many.
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    match self.to.stream(&self.stream).await {
-                        Ok(state) => self.settle(state.last_seq)?,
-                        Err(away) if moved.elapsed() > OUTAGE_BOUND => return Err(away.into()),
-                        Err(_) => {}
-                    }
-                    if self.fed == before && moved.elapsed() > OUTAGE_BOUND {
-                        bail!("{} does not go on behind {before}: {error:#}", self.stream);
-                    }
-                }
-            }
+            let trouble = self.window(mark).await?;
             if self.fed > before {
                 moved = Instant::now();
+                continue;
             }
+            ensure!(moved.elapsed() < OUTAGE_BOUND, "{} does not go on behind {before}: {trouble:?}", self.stream);
+            beat.tick().await;
         }
         Ok(())
+    }
+
+    /// Stores what comes next, as far as the server takes it; what stood in the way.
+    async fn window(&mut self, mark: u64) -> anyhow::Result<Option<anyhow::Error>> {
+        let wanted = WINDOW.min((mark - self.fed) as usize);
+        while self.ahead.len() < wanted {
+            let message = self.reader.next().await.context("read the recorded stream")?;
+            let expected = self.ahead.back().map_or(self.fed, |m| m.seq) + 1;
+            ensure!(message.seq == expected, "{} has a hole before {}", self.stream, message.seq);
+            self.ahead.push_back(message);
+        }
+        let sent = join_all(self.ahead.iter().take(wanted).map(|m| self.store(m))).await;
+        let Some(trouble) = sent.into_iter().filter_map(Result::err).next() else {
+            self.settle(self.fed + wanted as u64)?;
+            return Ok(None);
+        };
+        // Some are stored and some are not: the stream itself says how many, once it is there.
+        match self.to.stream(&self.stream).await {
+            Ok(state) => self.settle(state.last_seq)?,
+            Err(away) => return Ok(Some(away.into())),
+        }
+        Ok(Some(trouble))
     }
 
     fn settle(&mut self, stored: u64) -> anyhow::Result<()> {

@@ -32,6 +32,7 @@ use nats::{Bus, Config, Login};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// The users of `nats/conf/server.conf`.
 pub const USERS: &[&str] =
@@ -201,19 +202,18 @@ impl Server {
     /// Waits until the server at our port is ours: it says its name when one connects.
     pub(crate) async fn answers(&mut self) -> anyhow::Result<()> {
         let (port, name) = (self.port, self.name.clone());
-        let begun = Instant::now();
-        loop {
+        let ours = within(START_BOUND, async || {
             if let Some(status) = self.child.try_wait()? {
                 let log = std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default();
                 bail!("nats-server ended with {status}: {log}");
             }
             match greeting(port) {
-                Some(info) if info.contains(&format!("\"server_name\":\"{name}\"")) => return Ok(()),
+                Some(info) if info.contains(&format!("\"server_name\":\"{name}\"")) => Ok(Some(())),
                 Some(info) => bail!("another server took port {port}: {info}"),
-                None => ensure!(begun.elapsed() < START_BOUND, "nats-server does not answer on {port}"),
+                None => Ok(None),
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        });
+        ours.await?.with_context(|| format!("nats-server does not answer on {port}"))
     }
 }
 
@@ -321,18 +321,25 @@ where
     found.with_context(|| format!("{what}: not within {bound:?}"))
 }
 
+/// The pace at which a state is looked at that is waited for.
+pub fn beat() -> Interval {
+    let mut beat = tokio::time::interval(Duration::from_millis(10));
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
+}
+
 /// What the probe found, which may fail and may change what it looks at; None when the bound passed without it.
 pub async fn within<T>(
     bound: Duration,
     mut probe: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<Option<T>> {
-    let begun = Instant::now();
+    let (begun, mut beat) = (Instant::now(), beat());
     loop {
+        beat.tick().await;
         let found = probe().await?;
         if found.is_some() || begun.elapsed() >= bound {
             return Ok(found);
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

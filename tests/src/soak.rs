@@ -21,6 +21,7 @@ use nats::{Bus, Layout, Reader};
 use schemas::config::UserFile;
 use schemas::subject::stream::KV_CHECKPOINT;
 use serde::Serialize;
+use tokio::time::MissedTickBehavior;
 
 use crate::Server;
 use crate::fleet::{Fleet, STAGES};
@@ -191,7 +192,10 @@ pub async fn run(options: &Options, mut progress: impl FnMut(f64)) -> anyhow::Re
     let begun = Instant::now();
     let minutes = options.minutes as f64;
     let mut messages = 0;
+    let mut sample = tokio::time::interval(SAMPLE_EVERY);
+    sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        sample.tick().await;
         let minute = begun.elapsed().as_secs_f64() / 60.0;
         if minute >= minutes {
             break;
@@ -214,7 +218,6 @@ pub async fn run(options: &Options, mut progress: impl FnMut(f64)) -> anyhow::Re
             checkpoints.add(&key, minute, entry.payload.len() as f64);
         }
         messages = stored_messages(&bus, &layout).await?;
-        tokio::time::sleep(SAMPLE_EVERY).await;
     }
     fleet.kill_all();
     drop(simulator);
