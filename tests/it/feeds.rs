@@ -35,7 +35,7 @@ async fn server(venue: &str) -> anyhow::Result<(Server, Bus)> {
 
 /// One venue's task in this process over a stand-in.
 struct Feed {
-    _sim: Handle,
+    sim: Handle,
     stop: CancellationToken,
     work: JoinHandle<anyhow::Result<()>>,
 }
@@ -70,7 +70,7 @@ impl Feed {
             stats: TaskStats::new(venue),
             stop: stop.clone(),
         };
-        Ok(Self { _sim: sim, stop, work: tokio::spawn(live::run(task)) })
+        Ok(Self { sim, stop, work: tokio::spawn(live::run(task)) })
     }
 
     async fn end(self) -> anyhow::Result<()> {
@@ -173,6 +173,28 @@ async fn a_symbol_that_binance_acknowledges_and_does_not_list_is_a_gap_that_last
     wait_for("the gap", BOUND, || async { told().await.ok()?.contains(&lasting).then_some(()) }).await?;
     more(&bus, VENUE, "trade", "BTCUSDT").await?;
     assert_eq!(told().await?, [lasting]);
+    feed.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_venue_says_of_its_own_state_is_stored_and_shown_until_it_takes_it_back() -> anyhow::Result<()> {
+    const VENUE: &str = "deribit";
+    let (_server, bus) = server(VENUE).await?;
+    let feed = Feed::start(&bus, VENUE, VenueId::Deribit, &["BTCUSDT"], &["BTC-PERPETUAL"]).await?;
+    more(&bus, VENUE, "trade", "BTC-PERPETUAL").await?;
+    let shown = async || anyhow::Ok(ask(&bus, VENUE, json!({ "op": "status" })).await?["links"][0]["says"].clone());
+    assert_eq!(shown().await?, json!([]));
+    feed.sim.fault(VenueId::Deribit, simulator::Command::new("maintenance").ms(3000)).map_err(anyhow::Error::msg)?;
+    let sentence = "maintenance: index btc_usd (maintenance)";
+    wait_for("the status", BOUND, || async { (shown().await.ok()? == json!([sentence])).then_some(()) }).await?;
+    wait_for("its end", BOUND, || async { (shown().await.ok()? == json!([])).then_some(()) }).await?;
+    let facts = stored(&bus, &stream::raw(VENUE)).await?;
+    let told = |(_, subject, payload): &(u64, String, Vec<u8>)| match Raw::hear(subject, payload) {
+        Ok(Some(Raw::Link(link))) if link.event == "status" => Some(link.reason),
+        _ => None,
+    };
+    let told: Vec<String> = facts.iter().filter_map(told).collect();
+    assert!(matches!(&told[..], [begin, end] if begin == sentence && end.starts_with("online: ")), "{told:?}");
     feed.end().await
 }
 
