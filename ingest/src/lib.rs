@@ -27,6 +27,8 @@ pub mod ctl;
 #[cfg(feature = "stage")]
 pub mod http;
 #[cfg(feature = "stage")]
+pub mod instruments;
+#[cfg(feature = "stage")]
 pub mod link;
 #[cfg(feature = "stage")]
 pub mod live;

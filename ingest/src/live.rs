@@ -2,19 +2,19 @@
 //!
 //! The first tick goes at once; what arrives while it is on its way gathers into the next packs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt};
 use nats::telemetry::TaskStats;
-use nats::{Bus, Message, Writer, kv, leader};
+use nats::{Bus, Message, Writer, leader};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use schemas::raw::{Clock, Raw, Trades};
 use schemas::subject::{self, stream};
-use schemas::{Fact, Instrument, Nanos};
+use schemas::{Fact, Nanos};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -24,6 +24,7 @@ use crate::config::{Config, QuotaConfig, VenueConfig};
 use crate::ctl::{self, Board};
 use crate::feed::TradeIds;
 use crate::http;
+use crate::instruments;
 use crate::link::{self, Batch, FRAMES_PER_BATCH_MAX, Out, Shared};
 use crate::metrics::Metrics;
 use crate::pack::Packer;
@@ -31,7 +32,7 @@ use crate::proxy::Proxy;
 use crate::quota::Quota;
 use crate::rate::Allowance;
 use crate::session::{Missing, Plan, Tail};
-use crate::venue::{self, Market, Request, Venue};
+use crate::venue::{self, Market, Venue};
 use crate::wall::Wall;
 use crate::warmup::Source;
 use crate::watermark::Watermark;
@@ -121,7 +122,7 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         stop: task.stop.clone(),
     };
     work.spawn(control.run());
-    work.spawn(instruments(
+    work.spawn(instruments::keep(
         task.bus.clone(),
         venue,
         market,
@@ -454,65 +455,6 @@ impl Delays {
     }
 }
 
-/// Keeps KV `instruments` as the venue describes them, for the configured symbols.
-#[allow(clippy::too_many_arguments, reason = "the parts of one task, spawned once")]
-async fn instruments(
-    bus: Bus,
-    venue: &'static dyn Venue,
-    market: Market,
-    settings: VenueConfig,
-    mut carried: watch::Receiver<Vec<String>>,
-    config: Config,
-    http: (http::Client, Quota),
-    wall: Wall,
-    out: mpsc::Sender<Batch>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let rest = settings.endpoints(venue, market).rest;
-    // Symbols that the venue was asked about already.
-    let mut told: BTreeSet<String> = BTreeSet::new();
-    let mut pause_ms = config.link.backoff_first_ms;
-    loop {
-        let symbols = carried.borrow_and_update().clone();
-        let next_ms = match listed(venue, market, &rest, &symbols, &http).await {
-            Ok(found) => {
-                pause_ms = config.link.backoff_first_ms;
-                let mut news = Vec::new();
-                for instrument in &found {
-                    put_instrument(&bus, instrument).await?;
-                    news.push(Out::Instrument { symbol: instrument.symbol.clone(), scale: instrument.scale });
-                }
-                // Binance acknowledges a subscription to nothing and stays silent: this is where it shows.
-                for symbol in symbols.iter().filter(|s| !told.contains(*s) && found.iter().all(|i| i.symbol != **s)) {
-                    tracing::error!(venue = market.id, symbol, "the venue lists no such instrument");
-                    let reason = "the venue lists no such instrument".to_owned();
-                    let (symbol, from) = (symbol.clone(), wall.now());
-                    news.push(Out::Gap(Missing { symbol, channel: Trades::KIND, from, to: None, reason }));
-                }
-                told.extend(symbols);
-                // An instrument list is no link: its number is beyond theirs.
-                if out.send(Batch { link: usize::MAX, whole: true, heard: wall.now(), out: news }).await.is_err() {
-                    return Ok(());
-                }
-                config.instruments_period_ms
-            }
-            Err(why) => {
-                tracing::warn!(venue = market.id, why, "read the instruments");
-                pause_ms = (pause_ms * 2).min(config.link.backoff_max_ms);
-                pause_ms
-            }
-        };
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            // Another symbol is carried: what it is must be known. A sender that is gone has stopped with us.
-            changed = carried.changed() => if changed.is_err() { return Ok(()) },
-            // Only time is lost.
-            () = tokio::time::sleep(Duration::from_millis(next_ms)) => {}
-        }
-    }
-}
-
 fn packer_of(task: &Task, settings: &VenueConfig, ids: TradeIds) -> Packer {
     Packer::new(&task.id, task.partitions, task.config.pack_ticks_max, settings.wants_aggregates())
         .with_venue_ids(ids == TradeIds::Unordered)
@@ -524,76 +466,4 @@ fn quota(task: &Task, settings: &VenueConfig, venue: &dyn Venue, market: Market,
     let own = own.map(|(bucket, r)| (bucket.clone(), Allowance { weight: r.weight, window_ms: r.window_ms })).collect();
     let QuotaConfig { address, percent } = &task.config.quota;
     Quota::new(task.bus.clone(), address, market.id, venue.rates(market), &own, *percent, wall.clone())
-}
-
-/// The instruments of `symbols` that the venue lists. Some venues refuse a whole list for one name that they do not know: then
-/// its halves are asked for, down to that name.
-async fn listed(
-    venue: &dyn Venue,
-    market: Market,
-    rest: &str,
-    symbols: &[String],
-    client: &(http::Client, Quota),
-) -> Result<Vec<Instrument>, String> {
-    if let Some(stated) = venue.stated_instruments(market, symbols) {
-        return Ok(stated);
-    }
-    let mut found = Vec::new();
-    // At most two requests a symbol: a part is halved or done.
-    let mut parts = vec![symbols];
-    while let Some(part) = parts.pop() {
-        let requests = venue.instrument_requests(market, part);
-        match listed_by(venue, market, rest, part, &requests, client).await? {
-            Ok(known) => found.extend(known),
-            Err(why) if part.len() == 1 => tracing::warn!(venue = market.id, symbol = part[0], why, "not listed"),
-            Err(why) => {
-                let (first, second) = part.split_at(part.len() / 2);
-                // Halves of a question that names no symbols would be refused as it was.
-                if venue.instrument_requests(market, first) == requests {
-                    return Err(why);
-                }
-                parts.extend([second, first]);
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// The inner error: the venue refuses the question.
-async fn listed_by(
-    venue: &dyn Venue,
-    market: Market,
-    rest: &str,
-    symbols: &[String],
-    requests: &[Request],
-    (http, quota): &(http::Client, Quota),
-) -> Result<Result<Vec<Instrument>, String>, String> {
-    let mut found = Vec::new();
-    for request in requests {
-        let answer = http.ask_static(rest, request, quota).await?;
-        if answer.status != 200 {
-            let start: String = answer.body.chars().take(200).collect();
-            let why = format!("{}: status {}: {start}", request.path, answer.status);
-            return if matches!(answer.status, 400 | 404) { Ok(Err(why)) } else { Err(why) };
-        }
-        let (known, left_out) = venue.decode_instruments(market, &answer.body)?;
-        for what in left_out.iter().filter(|what| symbols.iter().any(|s| what.starts_with(&format!("{s}:")))) {
-            tracing::warn!(venue = market.id, what, "left out an instrument");
-        }
-        found.extend(known.into_iter().filter(|i| symbols.contains(&i.symbol)));
-    }
-    Ok(Ok(found))
-}
-
-/// Writes an instrument when it differs from what is there.
-pub async fn put_instrument(bus: &Bus, instrument: &Instrument) -> anyhow::Result<()> {
-    let key = stream::instrument_key(&instrument.venue, &instrument.symbol);
-    let value = instrument.encode();
-    let there = kv::get(bus, stream::KV_INSTRUMENTS, &key).await?;
-    if there.is_none_or(|entry| entry.value != value) {
-        kv::put(bus, stream::KV_INSTRUMENTS, &key, value.into())
-            .await
-            .with_context(|| format!("store instrument {key}"))?;
-    }
-    Ok(())
 }

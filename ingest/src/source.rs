@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Source, VenueConfig};
 use crate::custom;
-use crate::live;
 use crate::recording::{Form, Options, Player, Rows, Tape};
 use crate::venue;
+use crate::{instruments, live};
 
 /// What to import, and how.
 #[derive(Clone, Debug)]
@@ -357,7 +357,7 @@ async fn store_instruments(bus: &Bus, job: &Job) -> anyhow::Result<()> {
         let named: Vec<String> = named.into_iter().chain(job.symbols.iter().cloned()).collect();
         let stated = venue::by_id(&job.venue).and_then(|(venue, market)| venue.stated_instruments(market, &named));
         for instrument in stated.unwrap_or_default() {
-            live::put_instrument(bus, &instrument).await?;
+            instruments::put(bus, &instrument).await?;
         }
         return Ok(());
     };
@@ -367,7 +367,7 @@ async fn store_instruments(bus: &Bus, job: &Job) -> anyhow::Result<()> {
         venue.decode_instruments(market, &body).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?;
     let wanted = known.iter().filter(|i| job.symbols.is_empty() || job.symbols.contains(&i.symbol));
     for instrument in wanted {
-        live::put_instrument(bus, instrument).await?;
+        instruments::put(bus, instrument).await?;
     }
     Ok(())
 }
