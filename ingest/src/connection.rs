@@ -498,6 +498,8 @@ impl<P: Protocol> Session for Connection<P> {
                 self.feed.filled(now, &symbol, rows, out, &mut wants);
             }
         }
+        // An answer does not show that the socket's data goes on.
+        self.newest = self.newest.max(self.feed.newest());
         self.want(now, wants, out);
         self.flush(now, out);
     }
