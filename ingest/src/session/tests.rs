@@ -63,6 +63,10 @@ impl Bench {
         let frame = frame.to_vec();
         self.act(name, move |s, now, out| s.on_frame(now, Frame::Binary(&frame), out))
     }
+    /// An operator's wish, which is granted.
+    pub(crate) fn command(self, name: &str, command: Command) -> Self {
+        self.act(name, move |s, now, out| s.on_command(now, &command, out).expect("a wish that can be met"))
+    }
     pub(crate) fn http(self, id: u64, status: u16, body: &str) -> Self {
         let answer =
             Ok(HttpAnswer { status, retry_after_s: (status == 429).then_some(7), used: None, body: body.to_owned() });

@@ -363,14 +363,10 @@ pub async fn late_ack(trial: Trial, ending: &str) -> Seen {
     seen
 }
 
-/// Open interest that comes by REST alone, every 200 ms here.
-pub fn polling(trial: Trial) -> Trial {
-    Trial { limits: |limits| limits.poll_period_ms = 200, ..trial }
-}
-
-/// It is told again and again, across refusals and a cut; and it is nothing but that: no gap, no other loss.
+/// Open interest that comes by REST alone is told again and again, across refusals and a cut; and it is nothing but that: no gap,
+/// no other loss.
 pub async fn open_interest(trial: Trial) -> Seen {
-    let mut chaos = Chaos::following(polling(trial)).await;
+    let mut chaos = Chaos::following(Trial { limits: |limits| limits.poll_period_ms = 200, ..trial }).await;
     let each = trial.symbols.len() as u64;
     chaos.until("open interest", |s| s.count("open_interest") >= 3 * each).await;
     chaos.fault(Fault::new("rest_503").count(2));

@@ -21,6 +21,16 @@ fn interest(symbol: &str, size: &str, ms: i64) -> String {
     format!(r#"{{"symbol":"{symbol}","openInterest":"{size}","time":{ms}}}"#)
 }
 
+/// Of one symbol for the first time, at once; then every `period_ms`.
+fn asked(period_ms: i64) -> Bench {
+    let mut plan = plan("binance-usdm", &["BTCUSDT"], POLLED, &[]);
+    plan.limits.poll_period_ms = period_ms;
+    Bench::new("binance-usdm", &plan).open().frame("ack", &ack(1)).said(concat!(
+        "open\n  send {\"id\":1,\"method\":\"SUBSCRIBE\",\"params\":[\"btcusdt@trade\"]}\n",
+        "ack (whole)\n  fetch 2 /fapi/v1/openInterest?symbol=BTCUSDT\n"
+    ))
+}
+
 #[test]
 fn open_interest_is_asked_for_a_symbol_at_a_time_and_a_failed_answer_waits_for_its_next_turn() {
     let mut plan = plan("binance-usdm", &["BTCUSDT", "ETHUSDT"], POLLED, &[]);
@@ -90,11 +100,7 @@ fn an_order_book_and_missed_trades_go_before_open_interest() {
 
 #[test]
 fn the_quiet_that_a_venue_asks_for_holds_for_open_interest_too() {
-    let mut plan = plan("binance-usdm", &["BTCUSDT"], POLLED, &[]);
-    plan.limits.poll_period_ms = 10_000;
-    Bench::new("binance-usdm", &plan)
-        .open()
-        .frame("ack", &ack(1))
+    asked(10_000)
         .http(2, 429, "")
         .frame("a hole", &trade("BTCUSDT", 1, 1_000))
         .frame("a hole", &trade("BTCUSDT", 3, 1_000))
@@ -102,10 +108,6 @@ fn the_quiet_that_a_venue_asks_for_holds_for_open_interest_too() {
         .http(3, 200, "[]")
         .until(12_000)
         .end(expect![[r#"
-            open
-              send {"id":1,"method":"SUBSCRIBE","params":["btcusdt@trade"]}
-            ack (whole)
-              fetch 2 /fapi/v1/openInterest?symbol=BTCUSDT
             http 2 429 (whole)
               warn the venue asks for quiet: status 429 for 7 s
             a hole (whole)
@@ -124,11 +126,7 @@ fn the_quiet_that_a_venue_asks_for_holds_for_open_interest_too() {
 
 #[test]
 fn an_answer_neither_ends_a_gap_nor_makes_a_feed_look_alive_and_an_older_one_is_no_news() {
-    let mut plan = plan("binance-usdm", &["BTCUSDT"], POLLED, &[]);
-    plan.limits.poll_period_ms = 10_000;
-    Bench::new("binance-usdm", &plan)
-        .open()
-        .frame("ack", &ack(1))
+    asked(10_000)
         .http(2, 200, &interest("BTCUSDT", "5", 900))
         .frame("trade", &trade("BTCUSDT", 1, 1_000))
         .close()
@@ -144,10 +142,6 @@ fn an_answer_neither_ends_a_gap_nor_makes_a_feed_look_alive_and_an_older_one_is_
         .http(7, 200, &interest("BTCUSDT", "7", 31_000))
         .until(32_400)
         .end(expect![[r#"
-            open
-              send {"id":1,"method":"SUBSCRIBE","params":["btcusdt@trade"]}
-            ack (whole)
-              fetch 2 /fapi/v1/openInterest?symbol=BTCUSDT
             http 2 200 (whole)
               aside OpenInterest { symbol: "BTCUSDT", size: 5, coins: None, ts: Nanos(900000000) }
             trade (whole)
@@ -179,30 +173,17 @@ fn an_answer_neither_ends_a_gap_nor_makes_a_feed_look_alive_and_an_older_one_is_
 
 #[test]
 fn a_symbol_that_is_left_is_asked_for_no_more_and_a_new_one_at_once() {
-    let order = |command: Command| {
-        move |s: &mut dyn Session, now, out: &mut Vec<_>| {
-            s.on_command(now, &command, out).expect("a wish that can be met")
-        }
-    };
-    let mut plan = plan("binance-usdm", &["BTCUSDT"], POLLED, &[]);
-    plan.limits.poll_period_ms = 5_000;
-    Bench::new("binance-usdm", &plan)
-        .open()
-        .frame("ack", &ack(1))
+    asked(5_000)
         .until(2_000)
-        .act("subscribe", order(Command::Subscribe { symbol: "ETHUSDT".into() }))
+        .command("subscribe", Command::Subscribe { symbol: "ETHUSDT".into() })
         .http(2, 200, &interest("BTCUSDT", "1", 2_000))
         .until(3_000)
-        .act("unsubscribe", order(Command::Unsubscribe { symbol: "ETHUSDT".into() }))
+        .command("unsubscribe", Command::Unsubscribe { symbol: "ETHUSDT".into() })
         .http(4, 200, &interest("ETHUSDT", "2", 3_000))
         .until(7_000)
         .http(6, 200, &interest("BTCUSDT", "3", 7_000))
         .until(11_500)
         .end(expect![[r#"
-            open
-              send {"id":1,"method":"SUBSCRIBE","params":["btcusdt@trade"]}
-            ack (whole)
-              fetch 2 /fapi/v1/openInterest?symbol=BTCUSDT
             subscribe (whole)
               send {"id":3,"method":"SUBSCRIBE","params":["ethusdt@trade"]}
             http 2 200 (whole)

@@ -2,8 +2,8 @@
 
 use expect_test::expect;
 
+use crate::session::Command;
 use crate::session::tests::{Bench, plan};
-use crate::session::{Command, Session};
 use crate::venue;
 
 const SPOT: &[&str] = &["market.{}.trade.detail"];
@@ -407,13 +407,21 @@ fn interest(rows: &[(&str, &str)], ms: i64) -> String {
 
 const POLLED: &[&str] = &["market.{}.trade.detail", "market.{}.open_interest"];
 
+/// Of one swap for the first time, at once; then every `period_ms`.
+fn asked(id: &str, swap: &str, period_ms: i64) -> Bench {
+    let mut plan = plan(id, &[swap], POLLED, &[]);
+    plan.limits.poll_period_ms = period_ms;
+    let (topic, path) = (format!("market.{swap}.trade.detail"), id.replace("htx-linear", "linear-swap"));
+    let path = path.replace("htx-inverse", "swap");
+    Bench::new(id, &plan).open().frame("ack", &subbed(1, &topic)).said(&format!(
+        "open\n  send {{\"id\":\"1\",\"sub\":\"{topic}\"}}\n\
+         ack (whole)\n  fetch 2 /{path}-api/v1/swap_open_interest?contract_code={swap}\n"
+    ))
+}
+
 #[test]
 fn open_interest_of_one_swap_is_asked_for_by_its_name() {
-    let mut plan = plan("htx-inverse", &["BTC-USD"], POLLED, &[]);
-    plan.limits.poll_period_ms = 5_000;
-    Bench::new("htx-inverse", &plan)
-        .open()
-        .frame("ack", &subbed(1, "market.BTC-USD.trade.detail"))
+    asked("htx-inverse", "BTC-USD", 5_000)
         .http(2, 200, &interest(&[("BTC-USD", "119125.000000000000000000")], 1_000))
         .until(6_100)
         .http(3, 200, r#"{"status":"error","err_code":1032,"err_msg":"too many","ts":6100}"#)
@@ -421,10 +429,6 @@ fn open_interest_of_one_swap_is_asked_for_by_its_name() {
         .http(4, 429, "exceeded limit")
         .until(17_000)
         .end(expect![[r#"
-            open
-              send {"id":"1","sub":"market.BTC-USD.trade.detail"}
-            ack (whole)
-              fetch 2 /swap-api/v1/swap_open_interest?contract_code=BTC-USD
             http 2 200 (whole)
               aside OpenInterest { symbol: "BTC-USD", size: 119125, coins: Some(1.5), ts: Nanos(1000000000) }
             timer 6000 (whole)
@@ -442,11 +446,6 @@ fn open_interest_of_one_swap_is_asked_for_by_its_name() {
 fn open_interest_of_several_swaps_is_one_answer_of_which_the_others_are_left_out() {
     let mut plan = plan("htx-linear", &["BTC-USDT", "ETH-USDT"], POLLED, &[]);
     plan.limits.poll_period_ms = 5_000;
-    let order = |command: Command| {
-        move |s: &mut dyn Session, now, out: &mut Vec<_>| {
-            s.on_command(now, &command, out).expect("a wish that can be met")
-        }
-    };
     Bench::new("htx-linear", &plan)
         .open()
         .until(1_050)
@@ -459,7 +458,7 @@ fn open_interest_of_several_swaps_is_one_answer_of_which_the_others_are_left_out
         )
         .until(6_100)
         .http(4, 200, &interest(&[("BTC-USDT", "9"), ("ETH-USDT", "9")], 1_100))
-        .act("unsubscribe", order(Command::Unsubscribe { symbol: "BTC-USDT".into() }))
+        .command("unsubscribe", Command::Unsubscribe { symbol: "BTC-USDT".into() })
         .until(6_300)
         .http(6, 200, &interest(&[("BTC-USDT", "5"), ("ETH-USDT", "4")], 6_300))
         .until(11_250)
@@ -489,11 +488,7 @@ fn open_interest_of_several_swaps_is_one_answer_of_which_the_others_are_left_out
 
 #[test]
 fn an_answer_about_open_interest_neither_ends_a_gap_nor_makes_a_socket_look_alive() {
-    let mut plan = plan("htx-linear", &["BTC-USDT"], POLLED, &[]);
-    plan.limits.poll_period_ms = 10_000;
-    Bench::new("htx-linear", &plan)
-        .open()
-        .frame("ack", &subbed(1, "market.BTC-USDT.trade.detail"))
+    asked("htx-linear", "BTC-USDT", 10_000)
         .http(2, 200, &interest(&[("BTC-USDT", "1")], 1_000))
         .frame("trade", &swap_trades(&[500]))
         .close()
@@ -509,10 +504,6 @@ fn an_answer_about_open_interest_neither_ends_a_gap_nor_makes_a_socket_look_aliv
         .http(7, 200, &interest(&[("BTC-USDT", "4")], 31_100))
         .until(32_500)
         .end(expect![[r#"
-            open
-              send {"id":"1","sub":"market.BTC-USDT.trade.detail"}
-            ack (whole)
-              fetch 2 /linear-swap-api/v1/swap_open_interest?contract_code=BTC-USDT
             http 2 200 (whole)
               aside OpenInterest { symbol: "BTC-USDT", size: 1, coins: Some(1.5), ts: Nanos(1000000000) }
             trade (whole)

@@ -302,11 +302,11 @@ fn what_still_comes_of_a_symbol_that_was_left_says_nothing() {
     let come = Command::Subscribe { symbol: "BTCUSDT".to_owned() };
     traded()
         .until(1100)
-        .act("leave", move |s, now, out| s.on_command(now, &leave, out).unwrap())
+        .command("leave", leave)
         .binary("trade", &deals(&[(1002, "1", "3X0_4X0")]))
         .frame("ack", &ack(DEALS))
         .until(1200)
-        .act("come back", move |s, now, out| s.on_command(now, &come, out).unwrap())
+        .command("come back", come)
         .frame("ack", &ack(DEALS))
         .binary("trade", &deals(&[(1003, "1", "5X0_6X0")]))
         .end(expect![[r#"
