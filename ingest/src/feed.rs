@@ -318,14 +318,12 @@ impl Feed {
                 self.duplicates += u64::from(!emit(row, s, ids, remembered_max, out));
             }
             Trades::Filling { held, .. } => {
-                // History that comes by itself ends with its frame.
-                if row.is_past() && self.history_due.contains_key(name) {
-                    self.history_came.insert(name.to_owned());
-                }
-                // The past is one frame or answer, whose end settles it whole.
                 let is_past = row.is_past();
                 held.push(row);
-                if held.len() >= held_max && !is_past {
+                // The past is one frame or answer, whose end settles it whole.
+                if is_past && self.history_due.contains_key(name) {
+                    self.history_came.insert(name.to_owned());
+                } else if !is_past && held.len() >= held_max {
                     self.overflow(name, out);
                 }
             }
@@ -555,7 +553,11 @@ impl Feed {
         if (!proven || doubted)
             && let Some(from) = s.trade_ts
         {
-            open_gap(s, name, "trade", from, "what the venue still has of its trades does not reach back to ours", out);
+            let why = match proven {
+                true => "a frame of trades was lost while older ones were asked for",
+                false => "what the venue still has of its trades does not reach back to ours",
+            };
+            open_gap(s, name, "trade", from, why, out);
             if doubted {
                 // One may have been lost behind it: the next trade ends the gap, and none of these.
                 lasting = s.open.remove("trade");

@@ -23,7 +23,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const QUIET_MS: i64 = 10_000;
 /// Part of an allowance that requests may use on which nothing depends ([`Request::spare`]): so much of it that anybody spent
 /// makes them wait, and the rest is there for books and missed trades.
-const SPARE_PERCENT: u64 = 50;
+const SPARE_PERCENT: u32 = 50;
 
 /// What is stored. Two who spend the same in the same moment would write the same bytes, and whoever lost would take the other's
 /// write for its own ([`kv::update`]): the stamp tells them apart.
@@ -77,9 +77,7 @@ impl Quota {
         let allowed = |rate: &Rate| {
             let stated = Allowance { weight: rate.weight, window_ms: rate.window_ms };
             let stated = own.get(rate.bucket).copied().unwrap_or(stated);
-            let weight = (u64::from(stated.weight) * u64::from(percent) / 100).max(1);
-            let weight = u32::try_from(weight).unwrap_or(u32::MAX);
-            (rate.bucket, (Allowance { weight, ..stated }, rate.used_header))
+            (rate.bucket, (stated.part(percent), rate.used_header))
         };
         let rates = Arc::new(rates.iter().map(allowed).collect());
         Self { store: Store::Own(Arc::default()), prefix: format!("{address}.{market}"), rates, wall }
@@ -91,21 +89,17 @@ impl Quota {
 
     /// Returns when `weight` of the bucket is ours; true: it had to wait. A bucket without a rate is free.
     pub async fn spend(&self, bucket: &str, weight: u32) -> Result<bool, BusError> {
-        match self.rates.get(bucket) {
-            Some((allowance, _)) => self.spend_within(bucket, *allowance, weight).await,
-            None => Ok(false),
-        }
+        self.spend_part(bucket, weight, 100).await
     }
 
     /// Like [`Quota::spend`], of what others leave.
     pub async fn spend_spare(&self, bucket: &str, weight: u32) -> Result<bool, BusError> {
-        let Some((whole, _)) = self.rates.get(bucket) else { return Ok(false) };
-        let part = (u64::from(whole.weight) * SPARE_PERCENT / 100).max(1);
-        let allowance = Allowance { weight: u32::try_from(part).unwrap_or(u32::MAX), ..*whole };
-        self.spend_within(bucket, allowance, weight).await
+        self.spend_part(bucket, weight, SPARE_PERCENT).await
     }
 
-    async fn spend_within(&self, bucket: &str, allowance: Allowance, weight: u32) -> Result<bool, BusError> {
+    async fn spend_part(&self, bucket: &str, weight: u32, percent: u32) -> Result<bool, BusError> {
+        let Some((whole, _)) = self.rates.get(bucket) else { return Ok(false) };
+        let allowance = whole.part(percent);
         let mut waited = false;
         // Ends: each refusal names a time at which it is granted, unless others are quicker.
         loop {

@@ -12,6 +12,14 @@ pub struct Allowance {
     pub window_ms: u64,
 }
 
+impl Allowance {
+    /// So much of it in the same window, and at least 1.
+    pub fn part(self, percent: u32) -> Self {
+        let weight = (u64::from(self.weight) * u64::from(percent) / 100).max(1);
+        Self { weight: u32::try_from(weight).unwrap_or(u32::MAX), ..self }
+    }
+}
+
 /// Parts that a window is counted in; what is spent in a part counts until the whole part is older than the window.
 const SLOTS: i64 = 60;
 

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use schemas::num::{civil_day, day_of_civil, parse_decimal};
+use schemas::num::{day_of_civil, parse_decimal};
 use schemas::{Decimal, Nanos};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// A decimal in quotes, as Binance writes prices and sizes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -154,10 +156,14 @@ pub fn rfc3339(text: &str) -> Result<Nanos, String> {
 
 /// The second of a time as RFC 3339 writes it: `2026-09-30T02:39:54Z`.
 pub fn utc(at: Nanos) -> String {
-    const DAY_S: i64 = 86_400;
-    let seconds = at.0.div_euclid(Nanos::PER_SECOND);
-    let ((year, month, day), s) = (civil_day(seconds.div_euclid(DAY_S)), seconds.rem_euclid(DAY_S));
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", s / 3600, s / 60 % 60, s % 60)
+    let second = OffsetDateTime::from_unix_timestamp(at.0.div_euclid(Nanos::PER_SECOND));
+    second.ok().and_then(|second| second.format(&Rfc3339).ok()).expect("Invariant: 64 bits of nanoseconds end in 2262")
+}
+
+/// The text of the first member `key` of a JSON text, which may be broken behind it. Escapes stay as they are.
+pub fn member<'a>(json: &'a str, key: &str) -> Option<&'a str> {
+    let (_, behind) = json.split_once(&format!(r#""{key}":""#))?;
+    behind.split_once('"').map(|(text, _)| text)
 }
 
 fn rfc3339_ns(text: &[u8]) -> Option<Nanos> {

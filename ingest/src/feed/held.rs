@@ -92,11 +92,8 @@ pub(super) fn by_time(held: &mut Vec<Held>) -> u64 {
             doubled.insert(n);
         }
     }
-    let mut n = 0;
-    held.retain(|_| {
-        n += 1;
-        !doubled.contains(&(n - 1))
-    });
+    let once = std::mem::take(held).into_iter().enumerate().filter(|(n, _)| !doubled.contains(n));
+    held.extend(once.map(|(_, row)| row));
     held.sort_by_key(|row| row.trade.as_ref().map(|t| t.ts));
     doubled.len() as u64
 }

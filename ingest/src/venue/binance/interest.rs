@@ -2,7 +2,7 @@
 
 use simulator::VenueId;
 
-use crate::venue::chaos::trials::{open_interest, polling};
+use crate::venue::chaos::trials::open_interest;
 use crate::venue::chaos::{Chaos, Fault, Trial};
 
 const CHANNELS: &[&str] = &["{}@trade", "{}@depth@100ms", "{}@openInterest"];
@@ -21,8 +21,7 @@ async fn open_interest_of_both_futures_markets_is_told_again_and_again_across_re
 
 #[tokio::test]
 async fn a_silent_socket_is_given_up_although_open_interest_keeps_coming() {
-    let quick =
-        Trial { limits: |limits| (limits.poll_period_ms, limits.idle_timeout_ms) = (200, 2_000), ..polling(usdm()) };
+    let quick = Trial { limits: |limits| (limits.poll_period_ms, limits.idle_timeout_ms) = (200, 2_000), ..usdm() };
     let mut chaos = Chaos::following(quick).await;
     chaos.fault(Fault::new("silence"));
     let before = chaos.seen.count("open_interest");

@@ -11,6 +11,7 @@ use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Pace, 
 use crate::event::{Control, Event, Frame, Symbol, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
+use crate::text::member;
 use crate::venue::Request;
 
 /// Subscriptions that the venue allows an address, over all its connections. What is beyond is refused and told as a gap.
@@ -74,12 +75,6 @@ fn subscription(topic: &Topic) -> serde_json::Value {
         Some((kind, interval)) => json!({ "type": kind, "coin": topic.symbol, "interval": interval }),
         None => json!({ "type": kind, "coin": topic.symbol }),
     }
-}
-
-/// The coin that the first row of a broken text names.
-fn coin_in(text: &str) -> Option<&str> {
-    let (_, behind) = text.split_once(r#""coin":""#)?;
-    behind.split_once('"').map(|(coin, _)| coin)
 }
 
 impl Hyperliquid {
@@ -154,7 +149,7 @@ impl Protocol for Hyperliquid {
         let text = frame.text().unwrap_or("");
         let Some(rest) = text.strip_prefix(r#"{"channel":""#) else { return Lost::Any };
         match rest.split_once('"') {
-            Some(("trades", data)) => coin_in(data).map_or(Lost::Any, |coin| Lost::Of(coin.to_owned())),
+            Some(("trades", data)) => member(data, "coin").map_or(Lost::Any, |coin| Lost::Of(coin.to_owned())),
             Some(_) => Lost::Nothing,
             None if "trades".starts_with(rest) => Lost::Any,
             None => Lost::Nothing,

@@ -12,6 +12,7 @@ use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Pace, 
 use crate::event::{Control, Event, Frame, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session, Tail};
+use crate::text::member;
 use crate::venue::Request;
 
 /// Channels of one spot connection: the venue refuses the 31st.
@@ -188,12 +189,6 @@ fn method(topic: &str, on: bool) -> (String, Value) {
     (format!("{}.{channel}", if on { "sub" } else { "unsub" }), param)
 }
 
-/// The symbol that a text says it is about.
-fn symbol_in(text: &str) -> Option<String> {
-    let (_, rest) = text.split_once(r#""symbol":""#)?;
-    Some(rest.split_once('"')?.0.to_owned())
-}
-
 impl Protocol for Mexc {
     fn group(&self) -> &'static str {
         "ws"
@@ -270,14 +265,14 @@ impl Protocol for Mexc {
         let (trades, symbol) = match (self.kind, frame) {
             (Kind::Spot, Frame::Binary(bytes)) => {
                 let (channel, symbol) = push::subject(bytes);
-                (channel.is_none_or(|c| carries(self.kind, c) == Carries::Trades), symbol.map(str::to_owned))
+                (channel.is_none_or(|c| carries(self.kind, c) == Carries::Trades), symbol)
             }
-            (Kind::Contract, Frame::Text(text)) => (text.contains("push.deal\""), symbol_in(text)),
+            (Kind::Contract, Frame::Text(text)) => (text.contains("push.deal\""), member(text, "symbol")),
             _ => (false, None),
         };
         match (trades, symbol) {
             (false, _) => Lost::Nothing,
-            (true, Some(symbol)) => Lost::Of(symbol),
+            (true, Some(symbol)) => Lost::Of(symbol.to_owned()),
             (true, None) => Lost::Any,
         }
     }
