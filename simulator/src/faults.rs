@@ -121,7 +121,7 @@ impl Protocols {
             Self::Mexc => matches!(venue, MexcSpot | MexcContract),
             Self::MexcSpot => venue == MexcSpot,
             Self::Okx => venue == Okx,
-            Self::Announcing => matches!(venue, Okx | CoinbaseAdvanced) || Self::HtxSwaps.has(venue),
+            Self::Announcing => matches!(venue, Okx | CoinbaseAdvanced | CoinbaseExchange) || Self::HtxSwaps.has(venue),
             Self::Chained => matches!(venue, Deribit | HtxSpot),
             Self::Pinged => matches!(venue, Hyperliquid | Okx) || Self::Mexc.has(venue),
             Self::Budgeted => venue != Deribit,

@@ -43,7 +43,7 @@ impl Venue for Coinbase {
         match api(market) {
             // The number counts within a connection: the session looks at it.
             Api::Advanced => _ = advanced::decode(frame, out),
-            Api::Exchange => exchange::decode(frame, out),
+            Api::Exchange => exchange::decode(frame, |_| true, out),
         }
     }
     fn decode_snapshot(&self, market: Market, body: &str, out: &mut Vec<Event>) {

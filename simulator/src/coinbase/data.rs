@@ -235,8 +235,8 @@ pub fn candle_row(spec: &Spec, bar: &Bar) -> String {
     )
 }
 
-/// A product of Exchange's REST.
-pub fn exchange_product(spec: &Spec) -> Value {
+/// A product of Exchange's REST and of its channel `status`.
+pub fn exchange_product(spec: &Spec, online: bool) -> Value {
     json!({
         "id": spec.symbol,
         "base_currency": spec.base,
@@ -253,8 +253,8 @@ pub fn exchange_product(spec: &Spec) -> Value {
         "limit_only": false,
         "cancel_only": false,
         "trading_disabled": false,
-        "status": "online",
-        "status_message": "",
+        "status": state(online),
+        "status_message": if online { "" } else { "maintenance" },
     })
 }
 
@@ -292,7 +292,11 @@ pub fn advanced_product(floor: &Floor, i: usize) -> Value {
     })
 }
 
-/// A product of the channel `status`.
+fn state(online: bool) -> &'static str {
+    if online { "online" } else { "offline" }
+}
+
+/// A product of Advanced's channel `status`.
 pub fn status_row(spec: &Spec, online: bool) -> Value {
     json!({
         "product_type": "SPOT",
@@ -302,7 +306,7 @@ pub fn status_row(spec: &Spec, online: bool) -> Value {
         "base_increment": plain(&spec.size.step_text()),
         "quote_increment": plain(&spec.price.step_text()),
         "display_name": format!("{}/{}", spec.base, spec.quote),
-        "status": if online { "online" } else { "offline" },
+        "status": state(online),
         "status_message": if online { "" } else { "maintenance" },
         "min_market_funds": spec.min_notional.to_string(),
     })

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::data::{self, Levels};
 use super::{Api, Coinbase, HEARTBEATS};
@@ -11,7 +11,7 @@ use crate::book::Side;
 use crate::faults::DepthFrame;
 use crate::floor::Floor;
 use crate::hub::ClientId;
-use crate::market::{Event, Trade};
+use crate::market::{Event, Listing, Trade};
 
 const GATHER_NS: i64 = 50_000_000;
 const CANDLE_PERIOD_NS: i64 = 1_000_000_000;
@@ -23,6 +23,8 @@ const TOGETHER: &[(&str, i64)] = &[
     ("candles", CANDLE_PERIOD_NS),
 ];
 const CANDLE_MS: i64 = 300_000;
+/// Exchange lists all products again after so many heartbeats (its documentation: after a preset interval).
+const STATUS_BEATS: u64 = 5;
 /// Trades of before that a subscription begins with.
 const HISTORY_MAX: usize = 100;
 /// Messages of a book whose numbers are remembered for those that are sent late.
@@ -230,19 +232,37 @@ impl Coinbase {
         format!(r#"{{"type":"{kind}","trades":[{}]}}"#, rows.join(","))
     }
 
+    fn is_online(&self, i: usize) -> bool {
+        self.halted.is_none_or(|(_, halted)| halted != i)
+    }
+
     fn status_event(&self, floor: &Floor, i: usize, kind: &str) -> String {
-        let online = self.halted.is_none_or(|(_, halted)| halted != i);
-        json!({ "type": kind, "products": [data::status_row(&floor.market.listing(i).spec, online)] }).to_string()
+        let row = data::status_row(&floor.market.listing(i).spec, self.is_online(i));
+        json!({ "type": kind, "products": [row] }).to_string()
+    }
+
+    /// All products of Exchange.
+    pub fn exchange_products(&self, floor: &Floor) -> Value {
+        let row = |(i, l): (usize, &Listing)| data::exchange_product(&l.spec, self.is_online(i));
+        floor.market.listings().iter().enumerate().map(row).collect()
+    }
+
+    fn tell_products(&self, floor: &mut Floor, client: ClientId) {
+        let products = self.exchange_products(floor);
+        floor.data(client, json!({ "type": "status", "products": products, "currencies": [] }).to_string());
     }
 
     /// The state of a product, to all who listen to it.
     pub fn tell_status(&mut self, floor: &mut Floor, i: usize) {
-        let topic = ("status".to_owned(), Some(i));
+        let topic = ("status".to_owned(), (self.api == Api::Advanced).then_some(i));
         let listeners: Vec<ClientId> =
             self.sessions.iter().filter(|(_, s)| s.topics.contains(&topic)).map(|(client, _)| *client).collect();
         let event = self.status_event(floor, i, "update");
         for client in listeners {
-            self.say(floor, client, "status", &event);
+            match self.api {
+                Api::Advanced => self.say(floor, client, "status", &event),
+                Api::Exchange => self.tell_products(floor, client),
+            }
         }
     }
 
@@ -281,8 +301,7 @@ impl Coinbase {
 
     fn welcome_to_exchange(&mut self, floor: &mut Floor, client: ClientId, channel: &str, instruments: &[usize]) {
         if channel == "status" {
-            let products: Vec<_> = floor.market.listings().iter().map(|l| data::exchange_product(&l.spec)).collect();
-            floor.data(client, json!({ "type": "status", "products": products, "currencies": [] }).to_string());
+            self.tell_products(floor, client);
         }
         for &i in instruments {
             let l = floor.market.listing(i);
@@ -310,6 +329,9 @@ impl Coinbase {
         }
         let products: Vec<usize> =
             session.topics.iter().filter(|(name, _)| name == "heartbeat").filter_map(|(_, i)| *i).collect();
+        if session.topics.contains(&("status".to_owned(), None)) && session.beats % STATUS_BEATS == 0 {
+            self.tell_products(floor, client);
+        }
         for i in products {
             let l = floor.market.listing(i);
             let beat = json!({

@@ -91,14 +91,10 @@ impl Coinbase {
                         let seconds = floor.now_ns / 1_000_000_000;
                         Reply::json(200, json!({ "iso": data::time(floor.now_ns, true), "epoch": seconds }))
                     }
-                    ["products"] => {
-                        let rows: Vec<Value> =
-                            floor.market.listings().iter().map(|l| data::exchange_product(&l.spec)).collect();
-                        Reply::json(200, Value::Array(rows))
-                    }
+                    ["products"] => Reply::json(200, self.exchange_products(floor)),
                     ["products", product, ref rest @ ..] => match (floor.market.find(product), rest) {
                         (None, _) => wrong(404, "NotFound"),
-                        (Some(i), []) => Reply::json(200, data::exchange_product(&floor.market.listing(i).spec)),
+                        (Some(i), []) => Reply::json(200, self.exchange_products(floor)[i].take()),
                         (Some(i), ["book"]) => exchange_book(floor, i, number("level").unwrap_or(1)),
                         (Some(i), ["trades"]) => {
                             exchange_trades(floor, i, number("limit"), number("before"), number("after"))

@@ -82,11 +82,18 @@ pub async fn see(sim: &Handle, venue: VenueId, kind: &str) -> bool {
         "status" => {
             let mut c = open(sim, venue).await;
             ask(&mut c, venue, "status", &["BTC-USD"]).await;
-            c.until(|v| v["channel"] == "subscriptions").await;
+            c.until(|v| v["type"] == "subscriptions" || v["channel"] == "subscriptions").await;
             strike(command.ms(100));
             for state in ["offline", "online"] {
-                let told = c.until(|v| v["channel"] == "status" && v["events"][0]["type"] == "update").await;
-                assert_eq!(told["events"][0]["products"][0]["status"], state);
+                let products = |v: &Value| match venue {
+                    A => v["events"][0]["products"].clone(),
+                    _ => v["products"].clone(),
+                };
+                let of_btc = |v: &Value| {
+                    let rows = products(v);
+                    rows.as_array().and_then(|rows| rows.iter().find(|p| p["id"] == "BTC-USD")).cloned()
+                };
+                c.until(|v| of_btc(v).is_some_and(|p| p["status"] == state)).await;
             }
         }
         "leave_out" => {

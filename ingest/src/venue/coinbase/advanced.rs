@@ -12,10 +12,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::decode::{level, parse, taker, time, unit};
+use super::decode::{level, parse, state, taker, time, unit};
 use super::user;
 use crate::event::{Bar, Book, Control, Event, Frame, Ticker, Trade};
-use crate::status::{Of, State, Status};
+use crate::status::{Of, Status};
 use crate::text::{MaybeQuoted, Quoted, rfc3339};
 
 #[derive(Deserialize)]
@@ -75,8 +75,7 @@ fn read(text: &str, sequence: &mut Option<u64>, out: &mut Vec<Event>) -> Result<
     }
 }
 
-/// Whether a product is traded; what else it is comes by REST, where it is told whole. Words other than `online` are the
-/// documentation's, as by REST: no message has one.
+/// Whether a product is traded; what else it is comes by REST, where it is told whole.
 fn statuses(events: &str, at: Nanos, out: &mut Vec<Event>) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Msg<'a> {
@@ -96,13 +95,7 @@ fn statuses(events: &str, at: Nanos, out: &mut Vec<Event>) -> Result<(), String>
     for m in parse::<Vec<Msg>>(events)? {
         is_snapshot(&m.kind)?;
         for p in m.products {
-            let state = match p.status.as_ref() {
-                "online" => State::Online,
-                // Open to the venue itself alone.
-                "internal" => State::Restricted,
-                "offline" | "delisted" => State::Offline,
-                other => return Err(format!("product {} has status `{other}`", p.id)),
-            };
+            let state = state(&p.status).map_err(|why| format!("product {} has {why}", p.id))?;
             out.push(Event::Status(Box::new(Status {
                 of: Of::Symbol(p.id.into()),
                 state,

@@ -149,8 +149,13 @@ async fn a_429_is_waited_for_and_the_trades_come_afterwards() {
 
 #[tokio::test]
 async fn a_product_that_goes_offline_is_told_as_a_status_and_nothing_else_is_marked() {
-    let all = Trial { channels: &["level2:{}", "heartbeats", "market_trades:{}", "status:{}"], ..advanced() };
-    trials::told(all, Fault::new("status").symbol(ETH), ETH).await;
+    let with_status: [(Trial, &[&str]); 2] = [
+        (advanced(), &["level2:{}", "heartbeats", "market_trades:{}", "status:{}"]),
+        (exchange(), &["level2_batch:{}", "matches:{}", "heartbeat:{}", "status"]),
+    ];
+    for (trial, channels) in with_status {
+        trials::told(Trial { channels, ..trial }, Fault::new("status").symbol(ETH), ETH).await;
+    }
 }
 
 /// The venue announces nothing.

@@ -4,6 +4,7 @@ use schemas::instrument::SizeUnit;
 use schemas::{Decimal, Nanos, Side};
 use serde::Deserialize;
 
+use crate::status::State;
 use crate::text::{Quoted, rfc3339};
 
 pub(super) fn parse<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, String> {
@@ -37,6 +38,17 @@ pub(super) fn time(text: &str) -> Result<Option<Nanos>, String> {
 /// Sizes are coins; futures of the derivatives exchange (`BIT-28JUN24-CDE`) count contracts.
 pub(super) fn unit(product: &str) -> SizeUnit {
     if product.ends_with("-CDE") { SizeUnit::Contracts } else { SizeUnit::Base }
+}
+
+/// What a product's state is. Words other than `online` are the documentation's, as by REST: no message has one.
+pub(super) fn state(word: &str) -> Result<State, String> {
+    match word {
+        "online" => Ok(State::Online),
+        // Open to the venue itself alone.
+        "internal" => Ok(State::Restricted),
+        "offline" | "delisted" => Ok(State::Offline),
+        other => Err(format!("status `{other}`")),
+    }
 }
 
 /// A level of a book. A size below zero is no size: the venue has sent `0.-10000` where it was off by a little.

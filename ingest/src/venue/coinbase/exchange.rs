@@ -9,18 +9,19 @@ use schemas::raw::BookAction;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::decode::{level, parse, side, taker, time};
+use super::decode::{level, parse, side, state, taker, time};
 use crate::event::{Book, Control, Event, Frame, Ticker, Trade, TradeExtra};
+use crate::status::{Of, State, Status};
 use crate::text::{MaybeQuoted, Quoted, rfc3339};
 
-/// Reads one frame.
-pub fn decode(frame: Frame<'_>, out: &mut Vec<Event>) {
-    if let Err(why) = frame.text().and_then(|text| read(text, out)) {
+/// Reads one frame. Channel `status` tells of all products of the venue: those that are not `carried` are passed over.
+pub fn decode(frame: Frame<'_>, carried: impl Fn(&str) -> bool, out: &mut Vec<Event>) {
+    if let Err(why) = frame.text().and_then(|text| read(text, carried, out)) {
         out.push(Event::Malformed(why));
     }
 }
 
-fn read(text: &str, out: &mut Vec<Event>) -> Result<(), String> {
+fn read(text: &str, carried: impl Fn(&str) -> bool, out: &mut Vec<Event>) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Head<'a> {
         #[serde(borrow, rename = "type")]
@@ -51,8 +52,9 @@ fn read(text: &str, out: &mut Vec<Event>) -> Result<(), String> {
             out.push(Event::Error { code: None, message, id: None });
             Ok(())
         }
-        // The life of single orders (channels `full` and `user`), and what REST tells whole.
-        "received" | "open" | "done" | "change" | "activate" | "status" => {
+        "status" => statuses(text, carried, out),
+        // The life of single orders (channels `full` and `user`).
+        "received" | "open" | "done" | "change" | "activate" => {
             parse::<IgnoredAny>(text)?;
             out.push(Event::Other(kind.into_owned()));
             Ok(())
@@ -200,6 +202,43 @@ fn ticker(text: &str, out: &mut Vec<Event>) -> Result<(), String> {
         ask_size: m.best_ask_size.0,
         ..Ticker::default()
     })));
+    Ok(())
+}
+
+/// Whether products are traded. The message is the documentation's, none was recorded: all products and currencies, again and
+/// again, without a time; a product as REST tells it, which was recorded.
+fn statuses(text: &str, carried: impl Fn(&str) -> bool, out: &mut Vec<Event>) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Msg {
+        products: Vec<Product>,
+    }
+    #[derive(Deserialize)]
+    struct Product {
+        id: String,
+        status: String,
+        status_message: Option<String>,
+        #[serde(default)]
+        trading_disabled: bool,
+        #[serde(default)]
+        cancel_only: bool,
+        #[serde(default)]
+        post_only: bool,
+        #[serde(default)]
+        limit_only: bool,
+    }
+    for p in parse::<Msg>(text)?.products.into_iter().filter(|p| carried(&p.id)) {
+        let said = state(&p.status).map_err(|why| format!("product {} has {why}", p.id))?;
+        let limits = [
+            (p.trading_disabled, "trading_disabled", State::Locked),
+            (p.cancel_only, "cancel_only", State::Restricted),
+            (p.post_only, "post_only", State::Restricted),
+            (p.limit_only, "limit_only", State::Restricted),
+        ];
+        let limit = limits.into_iter().find(|(on, ..)| *on && said == State::Online);
+        let (word, state) = limit.map_or((p.status, said), |(_, word, state)| (word.to_owned(), state));
+        let (text, of) = (p.status_message.unwrap_or_default(), Of::Symbol(p.id.into()));
+        out.push(Event::Status(Box::new(Status { of, state, word, text, from: None, to: None, ts: None })));
+    }
     Ok(())
 }
 

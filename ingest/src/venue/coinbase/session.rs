@@ -4,7 +4,7 @@
 //! book: which one lost it is not told, so that all of them start again. Exchange numbers nothing: there a lost change
 //! shows only where it crosses the book.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use schemas::Nanos;
 use serde_json::json;
@@ -48,6 +48,8 @@ struct Coinbase {
     api: Api,
     /// Of the configuration.
     channels: Vec<String>,
+    /// Products that are followed: of the plan, and what came and went since.
+    carried: BTreeSet<String>,
     order: Order,
     /// Of Advanced: newest id and its time, frame by frame, oldest first. Within a frame the newest trade comes first.
     recent: BTreeMap<String, VecDeque<(u64, Nanos)>>,
@@ -56,7 +58,8 @@ struct Coinbase {
 impl Coinbase {
     fn new(api: Api, plan: &Plan) -> Self {
         let recent = plan.last_trades.iter().map(|(symbol, tail)| (symbol.clone(), [(tail.id, tail.ts)].into()));
-        Self { api, channels: plan.channels.clone(), order: Order::default(), recent: recent.collect() }
+        let carried = plan.symbols.iter().cloned().collect();
+        Self { api, channels: plan.channels.clone(), carried, order: Order::default(), recent: recent.collect() }
     }
 
     fn advanced(&mut self, frame: Frame<'_>, out: &mut Vec<Event>) {
@@ -113,7 +116,7 @@ impl Coinbase {
 
     fn exchange(&mut self, frame: Frame<'_>, out: &mut Vec<Event>) {
         let from = out.len();
-        exchange::decode(frame, out);
+        exchange::decode(frame, |product| self.carried.contains(product), out);
         if let [Event::Malformed(why)] = &out[from..] {
             // Nothing else would tell that a change was lost. A snapshot that is not read has no book yet.
             if frame.text().map_or(true, |text| text.contains("\"l2update\"")) {
@@ -183,6 +186,13 @@ impl Protocol for Coinbase {
         let word = if on { "subscribe" } else { "unsubscribe" };
         let channel_of = |t: &Topic| t.text.split(':').next().unwrap_or_default().to_owned();
         let mut groups: Vec<(String, Vec<Topic>)> = Vec::new();
+        for symbol in topics.iter().map(|t| &t.symbol).filter(|symbol| !symbol.is_empty()) {
+            if on {
+                self.carried.insert(symbol.clone());
+            } else if self.topics(symbol).iter().all(|mine| topics.contains(mine)) {
+                self.carried.remove(symbol);
+            }
+        }
         for topic in topics {
             let key = match self.api {
                 Api::Advanced => channel_of(topic),

@@ -81,6 +81,45 @@ fn a_products_status_is_told_and_an_unknown_one_is_refused() {
 }
 
 #[test]
+fn exchange_tells_whether_products_are_traded_and_what_orders_they_take() {
+    let Some(products) = fixture("rest_ex_products.json") else { return };
+    let mut products: Vec<serde_json::Value> = serde_json::from_str(&products).unwrap();
+    products.truncate(5);
+    for (product, limit) in products.iter_mut().zip(["", "trading_disabled", "cancel_only", "post_only"]) {
+        if !limit.is_empty() {
+            product[limit] = true.into();
+        }
+    }
+    products[4]["status"] = "delisted".into();
+    products[4]["status_message"] = "gone".into();
+    let read = |products: &[serde_json::Value], carried: &dyn Fn(&str) -> bool| {
+        let frame = serde_json::json!({ "type": "status", "products": products, "currencies": [{ "id": "USD" }] });
+        let mut out = Vec::new();
+        super::exchange::decode(Frame::Text(&frame.to_string()), carried, &mut out);
+        let told = out.into_iter().map(|event| match event {
+            Event::Status(status) => status.to_string(),
+            Event::Malformed(why) => format!("malformed: {why}"),
+            other => panic!("{other:?}"),
+        });
+        told.collect::<Vec<_>>()
+    };
+    expect_test::expect![[r#"
+        [
+            "online: SKL-EUR (online)",
+            "locked: BTC-GBP (trading_disabled)",
+            "restricted: OMG-GBP (cancel_only)",
+            "restricted: CVC-USDC (post_only)",
+        ]
+    "#]]
+    .assert_debug_eq(&read(&products[..4], &|_| true));
+    let last = products[4]["id"].as_str().unwrap().to_owned();
+    assert_eq!(read(&products, &|p| p == last), [format!("offline: {last} (delisted): gone")]);
+    products[4]["status"] = "dreaming".into();
+    assert_eq!(read(&products, &|_| true).last().unwrap(), &format!("malformed: product {last} has status `dreaming`"));
+    assert_eq!(read(&products, &|p| p != last).len(), 4, "what is not carried spoils nothing");
+}
+
+#[test]
 fn levels_that_never_changed_give_a_book_no_time() {
     let row = |at: &str| format!(r#"{{"side":"bid","event_time":"{at}","price_level":"1","new_quantity":"2"}}"#);
     let ts = |rows: &str| {

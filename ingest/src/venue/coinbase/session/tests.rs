@@ -4,6 +4,7 @@ use expect_test::expect;
 use proptest::prelude::*;
 
 use super::*;
+use crate::session::Command;
 use crate::session::tests::{Bench, plan};
 
 const AT: &str = "2026-01-01T00:00:00Z";
@@ -263,6 +264,54 @@ fn exchange_subscribes_product_by_product_and_pages_the_trades_that_were_missed(
         timer 1320 (whole)
           send {"channels":["level2_batch"],"product_ids":["BTC-USD"],"type":"subscribe"}
     "#]]);
+}
+
+#[test]
+fn exchange_lists_all_its_products_and_those_that_are_followed_are_told_once_and_when_they_change() {
+    let listed = |followed: &[&str]| {
+        let rows = serde_json::json!([{ "name": "matches", "product_ids": followed }, { "name": "status" }]);
+        serde_json::json!({ "type": "subscriptions", "channels": rows }).to_string()
+    };
+    let products = |eth: &str| {
+        let rows = [("BTC-USD", "online"), ("ETH-USD", eth), ("OMG-USD", "delisted")]
+            .map(|(id, status)| serde_json::json!({ "id": id, "status": status, "status_message": null }));
+        serde_json::json!({ "type": "status", "products": rows, "currencies": [] }).to_string()
+    };
+    Bench::new("coinbase-exchange", &plan("coinbase-exchange", &["BTC-USD"], &["matches:{}", "status"], &[]))
+        .open()
+        .frame("ack", &listed(&["BTC-USD"]))
+        .until(1100)
+        .frame("ack", &listed(&["BTC-USD"]))
+        .frame("products", &products("offline"))
+        .frame("products", &products("offline"))
+        .command("subscribe", Command::Subscribe { symbol: "ETH-USD".into() })
+        .frame("ack", &listed(&["BTC-USD", "ETH-USD"]))
+        .frame("products", &products("offline"))
+        .frame("products", &products("online"))
+        .command("unsubscribe", Command::Unsubscribe { symbol: "ETH-USD".into() })
+        .frame("ack", &listed(&["BTC-USD"]))
+        .frame("products", &products("offline"))
+        .end(expect![[r#"
+            open
+              send {"channels":["matches"],"product_ids":["BTC-USD"],"type":"subscribe"}
+            ack
+            timer 1020
+              send {"channels":["status"],"product_ids":[],"type":"subscribe"}
+            ack (whole)
+            products (whole)
+              STATUS online: BTC-USD (online)
+            products (whole)
+            subscribe (whole)
+              send {"channels":["matches"],"product_ids":["ETH-USD"],"type":"subscribe"}
+            ack (whole)
+            products (whole)
+              STATUS offline: ETH-USD (offline)
+            products (whole)
+              STATUS online: ETH-USD (online)
+            unsubscribe (whole)
+            ack (whole)
+            products (whole)
+        "#]]);
 }
 
 #[test]
