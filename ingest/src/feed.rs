@@ -525,9 +525,11 @@ impl Feed {
         let mut last = *last;
         let mut held = std::mem::take(held);
         // Behind what was told as missing already, and went by since: it would come too late.
-        if let (TradeIds::Unordered, Some((from, _)), Some(newest)) = (ids, s.open.get("trade"), s.trade_ts) {
+        if let (TradeIds::Unordered, Some(newest)) = (ids, s.trade_ts) {
+            let open = s.open.get("trade").map_or(newest, |(from, _)| *from);
+            let late = |t: &Trade| t.ts < newest && (s.memory.is_missing(t) || t.ts >= open && !s.memory.has(t));
             let known = held.len();
-            held.retain(|row| row.trade.as_ref().is_none_or(|t| s.memory.has(t) || !(*from..newest).contains(&t.ts)));
+            held.retain(|row| !row.trade.as_ref().is_some_and(late));
             if held.len() < known {
                 let late = known - held.len();
                 out.push(Action::Warn(format!("history {name}: {late} trades of a gap came behind later ones")));
@@ -682,6 +684,9 @@ fn open_gap(s: &mut Symbol, name: &str, channel: &'static str, from: Nanos, reas
 
 fn close_gap(s: &mut Symbol, name: &str, channel: &'static str, to: Nanos, out: &mut Vec<Action>) {
     if let Some((from, reason)) = s.open.remove(channel) {
+        if channel == "trade" {
+            s.memory.missed(from, to);
+        }
         out.push(Action::Gap(Missing { symbol: name.to_owned(), channel, from, to: Some(to.max(from)), reason }));
     }
 }

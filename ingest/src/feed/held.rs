@@ -21,6 +21,9 @@ impl Held {
     }
 }
 
+/// Ended gaps whose stretch is remembered; what an older one held would be told late and out of order.
+const GAPS_MAX: usize = 64;
+
 /// Tells trades apart by the venue's ids and numbers them: by their time in microseconds, and always higher than before.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -30,6 +33,8 @@ pub(super) struct Memory {
     last: u64,
     /// Trades before this time were forgotten, or never wanted: whatever comes from there is not missing.
     forgotten: Option<Nanos>,
+    /// From and to of the gaps that ended, oldest first.
+    missing: VecDeque<(Nanos, Nanos)>,
 }
 
 impl Memory {
@@ -46,6 +51,19 @@ impl Memory {
     pub(super) fn has(&self, trade: &Trade) -> bool {
         let named = trade.venue_id.as_ref().is_some_and(|id| self.known.contains(id));
         named || self.forgotten.is_some_and(|ts| trade.ts < ts)
+    }
+
+    /// It is none that left, and its time is one that was told as missing.
+    pub(super) fn is_missing(&self, trade: &Trade) -> bool {
+        self.missing.iter().any(|(from, to)| (*from..=*to).contains(&trade.ts)) && !self.has(trade)
+    }
+
+    /// Trades are told as missing from `from` to `to`.
+    pub(super) fn missed(&mut self, from: Nanos, to: Nanos) {
+        if self.missing.len() == GAPS_MAX {
+            self.missing.pop_front();
+        }
+        self.missing.push_back((from, to));
     }
 
     pub(super) fn keep(&mut self, id: event::Symbol, ts: Nanos, max: usize) {

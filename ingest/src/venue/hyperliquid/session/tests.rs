@@ -398,6 +398,23 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..60)
 }
 
+#[test]
+fn a_trade_of_a_gap_that_has_ended_is_not_told_behind_later_ones() {
+    let mut world = World::new(6, 3);
+    world.act(|s, now, out| s.on_open(now, out));
+    // The fourth trade is lost, and more follow than may wait for it; then a history has it.
+    use Step::{Broken, Lost, Traded, Waited};
+    let steps = [Traded(1), Broken(1), Waited, Broken(1), Traded(2), Traded(2), Lost(1), Waited, Lost(0), Waited];
+    steps.into_iter().for_each(|step| world.step(step));
+    world.wait(10_500);
+    world.step(Traded(1));
+    world.wait(10_500);
+    let places = |tid: &u64| world.tape.iter().position(|(known, _)| known == tid).unwrap();
+    let told: Vec<usize> = world.told.iter().map(|(_, tid)| places(tid)).collect();
+    assert_eq!(told, [0, 1, 2, 4, 5, 6, 7, 8, 9], "{:?} {:?}", world.gaps, world.tape);
+    assert!(world.is_told_as_missing(world.tape[3].1), "{:?}", world.gaps);
+}
+
 proptest! {
     /// Whatever is lost and however short the history is: every trade is told once and in order, or lies in a gap that is told.
     #[test]
