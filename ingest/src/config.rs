@@ -9,7 +9,8 @@ use schemas::raw::PACK_MAX;
 use serde::Deserialize;
 
 use crate::custom;
-use crate::session::Limits;
+use crate::rate::Allowance;
+use crate::session::{Limits, Pace};
 use crate::venue::{self, Endpoints, Market, Venue};
 
 /// The defaults, and the manual.
@@ -65,14 +66,6 @@ pub struct WarmupConfig {
     pub candles: BTreeMap<Timeframe, u32>,
 }
 
-/// An allowance in place of the venue's.
-#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RateConfig {
-    pub weight: u32,
-    pub window_ms: u64,
-}
-
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordingConfig {
@@ -115,8 +108,9 @@ pub struct VenueConfig {
     pub rest_url: String,
     pub symbols: Vec<String>,
     pub channels: Vec<String>,
-    /// Allowances in place of the venue's, by bucket.
-    pub rates: BTreeMap<String, RateConfig>,
+    /// What the venue allows an address, by bucket; of a described venue in place of what its description says.
+    pub rates: BTreeMap<String, Allowance>,
+    pub pace: Pace,
     pub files: Vec<PathBuf>,
     pub symbol: String,
     /// 0: at once.
@@ -137,6 +131,7 @@ impl Default for VenueConfig {
             symbols: Vec::new(),
             channels: Vec::new(),
             rates: BTreeMap::new(),
+            pace: Pace::default(),
             files: Vec::new(),
             symbol: String::new(),
             speed: 1.0,
@@ -270,7 +265,12 @@ pub fn check_venue(id: &str, config: &VenueConfig) -> Result<(), ConfigError> {
     if config.channels.is_empty() {
         return wrong("channels", "is empty".to_owned());
     }
-    let buckets: Vec<_> = venue.rates(market).iter().map(|rate| rate.bucket).collect();
+    let buckets: Vec<_> = venue.buckets(market).iter().map(|bucket| bucket.name).collect();
+    for bucket in venue.buckets(market).iter().filter(|b| b.stated.is_none()) {
+        if !config.rates.contains_key(bucket.name) {
+            return wrong("rates", format!("`{}` is missing", bucket.name));
+        }
+    }
     for (bucket, rate) in &config.rates {
         if !buckets.contains(&bucket.as_str()) {
             return wrong("rates", format!("`{bucket}` is none of {}", buckets.join(", ")));
@@ -279,6 +279,7 @@ pub fn check_venue(id: &str, config: &VenueConfig) -> Result<(), ConfigError> {
             return wrong("rates", format!("`{bucket}` allows nothing"));
         }
     }
+    check_pace(id, venue, config)?;
     for channel in &config.channels {
         if let Err(why) = venue.check_channel(market, channel) {
             return wrong("channels", format!("`{channel}`: {why}"));
@@ -300,6 +301,27 @@ pub fn check_venue(id: &str, config: &VenueConfig) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn check_pace(id: &str, venue: &dyn Venue, config: &VenueConfig) -> Result<(), ConfigError> {
+    let wrong = |key: &str, why: &str| Err(ConfigError::value(&format!("ingest.venues.{id}.pace{key}"), why));
+    let Pace { send_spacing_ms, topics_max, ping_ms, quiet_ms } = config.pace;
+    if !config.describe.is_empty() {
+        return if config.pace == Pace::default() { Ok(()) } else { wrong("", "is what its description says") };
+    }
+    for (key, is_set) in
+        [(".send_spacing_ms", send_spacing_ms > 0), (".topics_max", topics_max > 0), (".quiet_ms", quiet_ms > 0)]
+    {
+        if !is_set {
+            return wrong(key, "is not above 0");
+        }
+    }
+    match venue.is_pinged() {
+        // Heartbeats that a venue is asked for are of whole seconds.
+        true if ping_ms < 1000 => wrong(".ping_ms", "is not 1000 or more"),
+        false if ping_ms != 0 => wrong(".ping_ms", "has no meaning here: the venue pings"),
+        _ => Ok(()),
+    }
+}
+
 /// `host:port` of a proxy written `http://host:port`; the error says what is allowed.
 pub(crate) fn proxy_address(url: &str) -> Result<&str, String> {
     let allowed =
@@ -316,6 +338,31 @@ mod tests {
 
     fn load(text: &str) -> Result<Config, ConfigError> {
         Config::load(Some(&UserFile { name: "tapeline.toml".into(), text: text.into() }))
+    }
+
+    #[test]
+    fn every_number_that_a_venue_takes_says_where_it_is_from() {
+        let numbers = DEFAULT.lines().filter(|line| line.starts_with("rates.") || line.starts_with("pace."));
+        let sources: Vec<_> = numbers.map(|line| (line, line.split_once("# ").map(|(_, source)| source))).collect();
+        assert!(sources.len() > 60);
+        for (line, source) in sources {
+            let source = source.and_then(|text| text.split(':').next());
+            assert!(matches!(source, Some("D" | "S" | "M" | "K" | "ours")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_pace_that_means_nothing_is_refused_and_another_one_cuts_connections_anew() {
+        let wrong = |text: &str| load(text).unwrap_err().key;
+        let pace = |key: &str| format!("[ingest.venues.binance.pace]\n{key}\n");
+        assert_eq!(wrong(&pace("topics_max = 0")), "ingest.venues.binance.pace.topics_max");
+        assert_eq!(wrong(&pace("ping_ms = 5000")), "ingest.venues.binance.pace.ping_ms");
+        assert_eq!(wrong("[ingest.venues.okx]\nenabled = true\npace.ping_ms = 5\n"), "ingest.venues.okx.pace.ping_ms");
+        let mut plan = crate::session::tests::plan("binance", &["A", "B", "C"], &["{}@trade", "{}@bookTicker"], &[]);
+        plan.pace = load(&pace("topics_max = 4")).unwrap().venues["binance"].pace;
+        let (venue, market) = venue::by_id("binance").unwrap();
+        let carried: Vec<_> = venue.sessions(market, &plan).iter().map(|s| s.symbols().len()).collect();
+        assert_eq!(carried, [2, 1]);
     }
 
     #[test]

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::Nanos;
 
-pub use self::protocol::{BookSource, Call, Carries, Ids, Lost, Pace, Protocol, Refused, Topic, cut};
+pub use self::protocol::{BookSource, Call, Carries, Ids, Lost, Protocol, Refused, Topic, cut};
 use crate::book::Rule;
 use crate::event::{Control, Event, Frame};
 use crate::feed::{Feed, TradeIds, Want, subject_of};
 use crate::polls::Polls;
 use crate::session::{
-    Action, Command, HttpResult, Limits, Missing, Paced, Plan, Session, Waiting, Watchdog, after_ms, earliest,
+    Action, Command, HttpResult, Limits, Missing, Pace, Paced, Plan, Session, Waiting, Watchdog, after_ms, earliest,
 };
 use crate::status::{Of, Status, Told};
 use crate::venue::Request;
@@ -78,7 +78,6 @@ impl<P: Protocol> Connection<P> {
         for symbol in symbols {
             feed.expect(symbol, plan.last_trades.get(symbol).filter(|_| with_trades.contains(symbol.as_str())));
         }
-        let pace = protocol.pace();
         Self {
             number,
             ws: plan.endpoints.ws.clone(),
@@ -87,7 +86,7 @@ impl<P: Protocol> Connection<P> {
             ids: Ids(1),
             feed,
             watchdog: Watchdog::new(&plan.limits),
-            sends: Paced::new(pace.send_spacing_ms),
+            sends: Paced::new(plan.pace.send_spacing_ms),
             waiting: Waiting::new(plan.limits.ack_timeout_ms),
             fetches: Paced::new(plan.limits.request_spacing_ms),
             asked: BTreeMap::new(),
@@ -104,7 +103,7 @@ impl<P: Protocol> Connection<P> {
             history_comes: false,
             events: Vec::new(),
             protocol,
-            pace,
+            pace: plan.pace,
             topics,
             left: BTreeSet::new(),
         }
@@ -331,9 +330,9 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn ping(&mut self, now: Nanos, out: &mut Vec<Action>) {
-        let (Some(due), Some((every_ms, text))) = (self.ping_due, self.pace.ping.clone()) else { return };
+        let (Some(due), Some(text)) = (self.ping_due, self.protocol.ping()) else { return };
         if due <= now {
-            self.ping_due = Some(after_ms(now, every_ms));
+            self.ping_due = Some(after_ms(now, self.pace.ping_ms));
             if !self.waiting.has(PING) {
                 self.waiting.sent(now, PING.to_owned(), Vec::new());
             }
@@ -392,7 +391,7 @@ impl<P: Protocol> Session for Connection<P> {
         self.watchdog.open(now);
         self.protocol.opened();
         self.grown = now;
-        self.ping_due = self.pace.ping.as_ref().map(|(every_ms, _)| after_ms(now, *every_ms));
+        self.ping_due = self.protocol.ping().map(|_| after_ms(now, self.pace.ping_ms));
         for call in self.protocol.hello(&mut self.ids) {
             self.sends.push(call);
         }

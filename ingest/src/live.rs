@@ -30,7 +30,6 @@ use crate::metrics::Metrics;
 use crate::pack::Packer;
 use crate::proxy::Proxy;
 use crate::quota::Quota;
-use crate::rate::Allowance;
 use crate::session::{Missing, Plan, Tail};
 use crate::venue::{self, Market, Venue};
 use crate::wall::Wall;
@@ -69,6 +68,7 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         symbols: settings.symbols.clone(),
         channels: settings.channels.clone(),
         limits: task.config.session.clone(),
+        pace: settings.pace,
         last_trades: last_trades(&task.bus, &task.id, &settings, task.partitions, ids).await?,
     };
     let floor = last_clock(&task.bus, &task.id).await?;
@@ -460,10 +460,8 @@ fn packer_of(task: &Task, settings: &VenueConfig, ids: TradeIds) -> Packer {
         .with_venue_ids(ids == TradeIds::Unordered)
 }
 
-/// The venue's purses, with the configuration's own allowances.
+/// The venue's purses.
 fn quota(task: &Task, settings: &VenueConfig, venue: &dyn Venue, market: Market, wall: &Wall) -> Quota {
-    let own = settings.rates.iter();
-    let own = own.map(|(bucket, r)| (bucket.clone(), Allowance { weight: r.weight, window_ms: r.window_ms })).collect();
     let QuotaConfig { address, percent } = &task.config.quota;
-    Quota::new(task.bus.clone(), address, market.id, venue.rates(market), &own, *percent, wall.clone())
+    Quota::new(task.bus.clone(), address, market.id, venue.buckets(market), &settings.rates, *percent, wall.clone())
 }

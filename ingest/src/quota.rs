@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rate::{Allowance, Spent};
 use crate::session::HttpAnswer;
-use crate::venue::{Rate, Request};
+use crate::venue::{Bucket, Request};
 use crate::wall::Wall;
 
 /// Tries to change an entry that others change at the same time.
@@ -52,34 +52,33 @@ enum Store {
 
 impl Quota {
     /// `address`: what this machine's address is called; whoever uses the same shares the purses. `percent` of each
-    /// allowance is used; `own` are allowances of the configuration, by bucket.
+    /// allowance is used; `own` are allowances of the configuration, by bucket. A bucket that nobody states one of is free.
     pub fn new(
         bus: Bus,
         address: &str,
         market: &str,
-        rates: &[Rate],
+        buckets: &[Bucket],
         own: &BTreeMap<String, Allowance>,
         percent: u32,
         wall: Wall,
     ) -> Self {
-        Self { store: Store::Bus(bus), ..Self::of_process(address, market, rates, own, percent, wall) }
+        Self { store: Store::Bus(bus), ..Self::of_process(address, market, buckets, own, percent, wall) }
     }
 
     /// Without a bus: connections of this process share it.
     pub fn of_process(
         address: &str,
         market: &str,
-        rates: &[Rate],
+        buckets: &[Bucket],
         own: &BTreeMap<String, Allowance>,
         percent: u32,
         wall: Wall,
     ) -> Self {
-        let allowed = |rate: &Rate| {
-            let stated = Allowance { weight: rate.weight, window_ms: rate.window_ms };
-            let stated = own.get(rate.bucket).copied().unwrap_or(stated);
-            (rate.bucket, (stated.part(percent), rate.used_header))
+        let allowed = |bucket: &Bucket| {
+            let allowance = own.get(bucket.name).copied().or(bucket.stated)?;
+            Some((bucket.name, (allowance.part(percent), bucket.used_header)))
         };
-        let rates = Arc::new(rates.iter().map(allowed).collect());
+        let rates = Arc::new(buckets.iter().filter_map(allowed).collect());
         Self { store: Store::Own(Arc::default()), prefix: format!("{address}.{market}"), rates, wall }
     }
 
@@ -174,8 +173,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_nothing_depends_on_waits_at_half_of_the_allowance_and_leaves_the_rest_to_others() {
-        let rates = [Rate { bucket: REST, weight: 100, window_ms: 60_000, used_header: None }];
-        let quota = Quota::of_process("test", "m", &rates, &BTreeMap::new(), 100, Wall::new());
+        let own = [(REST.to_owned(), Allowance { weight: 100, window_ms: 60_000 })].into();
+        let quota = Quota::of_process("test", "m", &[Bucket::new(REST)], &own, 100, Wall::new());
         assert!(!quota.spend(REST, 40).await.unwrap());
         for _ in 0..10 {
             assert!(!quota.spend_spare(REST, 1).await.unwrap());

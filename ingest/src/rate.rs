@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 /// An allowance: so much weight within a window.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Allowance {
     pub weight: u32,
     pub window_ms: u64,

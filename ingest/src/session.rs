@@ -13,6 +13,20 @@ use crate::event::{Event, Frame};
 use crate::status::Status;
 use crate::venue::{Endpoints, Request};
 
+/// What a venue takes of each of our connections; `pace` of its table in the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pace {
+    /// Between two messages to the venue.
+    pub send_spacing_ms: i64,
+    /// Topics that a connection may carry.
+    pub topics_max: usize,
+    /// Between two pings of ours, or the heartbeats that the venue is asked for; 0 where it does both.
+    pub ping_ms: i64,
+    /// Quiet after a 429 that does not say for how long.
+    pub quiet_ms: i64,
+}
+
 /// Bounds of a session; `[ingest.link]` in the configuration.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +70,7 @@ pub struct Plan {
     /// In the venue's own spelling; `{}` stands for each symbol.
     pub channels: Vec<String>,
     pub limits: Limits,
+    pub pace: Pace,
     /// What is stored of each symbol's trades.
     pub last_trades: BTreeMap<String, Tail>,
 }

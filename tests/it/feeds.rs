@@ -8,7 +8,7 @@ use ingest::live::{self, Task};
 use ingest::metrics::Metrics;
 use ingest::quota::Quota;
 use ingest::rate::Allowance;
-use ingest::venue::{REST, Rate};
+use ingest::venue::{Bucket, REST};
 use ingest::wall::Wall;
 use nats::telemetry::TaskStats;
 use nats::{Bus, Layout};
@@ -238,10 +238,10 @@ async fn what_several_spend_in_the_same_moment_counts_each_time() -> anyhow::Res
     let (server, bus) = server("binance").await?;
     let other = server.bus("ingest").await?;
     // Parts of a second: spends of one such are alike.
-    let rates = [Rate { bucket: REST, weight: WEIGHT, window_ms: 60_000, used_header: None }];
+    let own = [(REST.to_owned(), Allowance { weight: WEIGHT, window_ms: 60_000 })].into();
     let mut work = tokio::task::JoinSet::new();
     for bus in [&bus, &other].into_iter().cycle().take(6) {
-        let quota = Quota::new(bus.clone(), "here", "binance", &rates, &Default::default(), 100, Wall::new());
+        let quota = Quota::new(bus.clone(), "here", "binance", &[Bucket::new(REST)], &own, 100, Wall::new());
         work.spawn(async move {
             let mut granted = 0;
             // Ends: what is beyond the allowance would wait for a minute.
@@ -265,9 +265,8 @@ async fn two_processes_behind_one_address_spend_from_one_purse() -> anyhow::Resu
     const WINDOW_MS: u64 = 1500;
     let (server, bus) = server("binance").await?;
     let other = server.bus("ingest").await?;
-    let rates = [Rate { bucket: REST, weight: 10, window_ms: WINDOW_MS, used_header: None }];
-    let own = Default::default();
-    let quota = |bus: &Bus| Quota::new(bus.clone(), "here", "binance", &rates, &own, 100, Wall::new());
+    let own = [(REST.to_owned(), Allowance { weight: 10, window_ms: WINDOW_MS })].into();
+    let quota = |bus: &Bus| Quota::new(bus.clone(), "here", "binance", &[Bucket::new(REST)], &own, 100, Wall::new());
     let (one, two) = (quota(&bus), quota(&other));
     let since = Instant::now();
     let mut work = tokio::task::JoinSet::new();
@@ -292,7 +291,7 @@ async fn two_processes_behind_one_address_spend_from_one_purse() -> anyhow::Resu
     ensure!(granted[29] >= window * 2, "30 were granted within {:?}", granted[29]);
     // An allowance of the configuration takes the venue's place.
     let own = [(REST.to_owned(), Allowance { weight: 1000, window_ms: 1000 })].into();
-    let free = Quota::new(bus, "elsewhere", "binance", &rates, &own, 100, Wall::new());
+    let free = Quota::new(bus, "elsewhere", "binance", &[Bucket::new(REST)], &own, 100, Wall::new());
     for _ in 0..20 {
         ensure!(!free.spend(REST, 1).await?, "had to wait");
     }

@@ -66,19 +66,6 @@ impl Ids {
     }
 }
 
-/// The pace of a connection.
-#[derive(Clone, Debug)]
-pub struct Pace {
-    /// Between two messages to the venue.
-    pub send_spacing_ms: i64,
-    /// Topics that it may carry.
-    pub topics_max: usize,
-    /// Our own ping: how often, and its text. It must be answered ([`Control::Pong`]) within the acknowledgement's bound.
-    pub ping: Option<(i64, String)>,
-    /// Quiet after a 429 that does not say for how long.
-    pub quiet_ms: i64,
-}
-
 /// Where a book starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BookSource {
@@ -117,7 +104,11 @@ pub trait Protocol: Send {
     fn group(&self) -> &'static str;
     /// Path and query behind [`crate::venue::Endpoints::ws`].
     fn path(&self) -> String;
-    fn pace(&self) -> Pace;
+    /// Our own ping, sent every [`Pace::ping_ms`](crate::session::Pace). It must be answered ([`Control::Pong`]) within the
+    /// acknowledgement's bound. `None`: the venue pings.
+    fn ping(&self) -> Option<String> {
+        None
+    }
     /// The topics of a symbol on this kind of connection.
     fn topics(&self, symbol: &str) -> Vec<Topic>;
     /// A new connection: what was remembered of the last one is forgotten.

@@ -8,32 +8,36 @@ use super::description::{Answer, Channel, Description, Get, How, symbol};
 use super::message::About;
 use super::polled::Polled;
 use crate::book::Rule;
-use crate::connection::{BookSource, Call, Carries, Connection, Ids, Pace, Protocol, Topic, cut};
+use crate::connection::{BookSource, Call, Carries, Connection, Ids, Protocol, Topic, cut};
 use crate::event::{Bar, Event, Frame, Trade};
 use crate::feed::TradeIds;
-use crate::session::{Plan, Session};
-use crate::venue::{CONNECT, Endpoints, HistoryPage, Market, REST, Rate, Request, Venue, percent};
+use crate::rate::Allowance;
+use crate::session::{Pace, Plan, Session};
+use crate::venue::{Bucket, CONNECT, Endpoints, HistoryPage, Market, REST, Request, Venue, percent};
 
 /// A venue by description. It lives as long as the process: see [`super::register`].
 #[derive(Debug)]
 pub struct Described {
     id: &'static str,
     markets: &'static [Market],
-    rates: &'static [Rate],
+    buckets: &'static [Bucket],
     pub description: Arc<Description>,
 }
 
 impl Described {
-    /// `id`, the rates and the market are leaked: whoever registers bounds how often.
+    /// `id`, the buckets and the market are leaked: whoever registers bounds how often.
     pub(super) fn leak(id: &str, description: Description) -> &'static Self {
         let id: &'static str = Box::leak(id.to_owned().into_boxed_str());
         let limits = &description.limits;
-        let minute = |bucket, weight| Rate { bucket, weight, window_ms: 60_000, used_header: None };
-        let rates = [minute(REST, limits.requests_per_minute), minute(CONNECT, limits.connects_per_minute)];
+        let minute = |name, weight| {
+            let stated = Some(Allowance { weight, window_ms: 60_000 });
+            Bucket { stated, ..Bucket::new(name) }
+        };
+        let buckets = [minute(REST, limits.requests_per_minute), minute(CONNECT, limits.connects_per_minute)];
         Box::leak(Box::new(Self {
             id,
             markets: Box::leak(Box::new([Market { name: "default", id }])),
-            rates: Box::leak(Box::new(rates)),
+            buckets: Box::leak(Box::new(buckets)),
             description: Arc::new(description),
         }))
     }
@@ -72,8 +76,8 @@ impl Venue for Described {
             |own: &str, test_own: &str| if test && !test_own.is_empty() { test_own.to_owned() } else { own.to_owned() };
         Endpoints { ws: of(&c.url, &c.test_url), rest: of(&c.rest, &c.test_rest) }
     }
-    fn rates(&self, _market: Market) -> &'static [Rate] {
-        self.rates
+    fn buckets(&self, _market: Market) -> &'static [Bucket] {
+        self.buckets
     }
     fn instrument_requests(&self, _market: Market, _symbols: &[String]) -> Vec<Request> {
         Vec::new()
@@ -142,7 +146,15 @@ impl Venue for Described {
         let (rule, ids) = (self.book_rule(market), self.trade_ids(market));
         let words = Words { description: Arc::clone(&self.description), channels: places(false) };
         let mut sessions: Vec<Box<dyn Session>> = Vec::new();
-        let topics_max = self.description.limits.topics_max;
+        let limits = &self.description.limits;
+        let topics_max = limits.topics_max;
+        plan.pace = Pace {
+            // Rounded up: never more than the venue takes.
+            send_spacing_ms: (999 + limits.messages_per_s) / limits.messages_per_s,
+            topics_max,
+            ping_ms: self.description.ping.as_ref().map_or(0, |(every_ms, _)| *every_ms),
+            quiet_ms: limits.quiet_ms,
+        };
         for (symbols, topics) in cut(&plan.symbols, |symbol| words.topics(symbol), Vec::new(), topics_max) {
             let number = sessions.len();
             sessions.push(Box::new(Connection::new(words.clone(), number, &plan, rule, ids, &symbols, topics)));
@@ -222,15 +234,8 @@ impl Protocol for Words {
         self.description.connect.path.clone()
     }
 
-    fn pace(&self) -> Pace {
-        let limits = &self.description.limits;
-        Pace {
-            // Rounded up: never more than the venue takes.
-            send_spacing_ms: (999 + limits.messages_per_s) / limits.messages_per_s,
-            topics_max: limits.topics_max,
-            ping: self.description.ping.clone(),
-            quiet_ms: limits.quiet_ms,
-        }
+    fn ping(&self) -> Option<String> {
+        self.description.ping.as_ref().map(|(_, text)| text.clone())
     }
 
     fn topics(&self, symbol: &str) -> Vec<Topic> {

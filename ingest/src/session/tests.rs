@@ -16,7 +16,10 @@ pub(crate) struct Bench {
 
 pub(crate) fn plan(id: &str, symbols: &[&str], channels: &[&str], last: &[(&str, u64)]) -> Plan {
     let (found, market) = venue::by_id(id).unwrap();
-    let mut limits = Config::load(None).unwrap().session;
+    let config = Config::load(None).unwrap();
+    // Described venues have none.
+    let pace = config.venues.get(id).map(|venue| venue.pace).unwrap_or_default();
+    let mut limits = config.session;
     limits.held_max = 5;
     limits.backfill_tries_max = 2;
     let endpoints = found.endpoints(market, false);
@@ -25,6 +28,7 @@ pub(crate) fn plan(id: &str, symbols: &[&str], channels: &[&str], last: &[(&str,
         symbols: symbols.iter().map(|s| s.to_string()).collect(),
         channels: channels.iter().map(|s| s.to_string()).collect(),
         limits,
+        pace,
         last_trades: last
             .iter()
             .map(|(s, id)| (s.to_string(), Tail { id: *id, ts: Nanos::from_ms(1), venue_ids: Vec::new() }))

@@ -2,7 +2,7 @@
 
 use schemas::Instrument;
 
-use super::{CONNECT, Endpoints, HistoryPage, Market, REST, Rate, Request, Venue};
+use super::{Bucket, CONNECT, Endpoints, HistoryPage, Market, REST, Request, Venue};
 use crate::book::Rule;
 use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
@@ -61,15 +61,9 @@ impl Venue for Binance {
     fn trade_ids(&self, _market: Market) -> TradeIds {
         TradeIds::Consecutive
     }
-    fn rates(&self, market: Market) -> &'static [Rate] {
-        const CONNECTS: Rate = Rate { bucket: CONNECT, weight: 300, window_ms: 300_000, used_header: None };
-        const fn weight(weight: u32) -> Rate {
-            Rate { bucket: REST, weight, window_ms: 60_000, used_header: Some("x-mbx-used-weight-1m") }
-        }
-        match kind(market) {
-            Kind::Spot => &[const { weight(6000) }, CONNECTS],
-            Kind::Usdm | Kind::Coinm => &[const { weight(2400) }, CONNECTS],
-        }
+    fn buckets(&self, _market: Market) -> &'static [Bucket] {
+        const USED: Option<&str> = Some("x-mbx-used-weight-1m");
+        &const { [Bucket { used_header: USED, ..Bucket::new(REST) }, Bucket::new(CONNECT)] }
     }
     fn endpoints(&self, market: Market, test: bool) -> Endpoints {
         let (ws, rest) = match (kind(market), test) {

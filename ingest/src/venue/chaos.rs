@@ -276,11 +276,14 @@ impl Chaos {
         let sim = Simulator::start(options).await.expect("start the stand-in");
         let addr = sim.addr(trial.stand_in);
         let (venue, market) = by_id(trial.market).expect("a known market");
+        // A described venue has no table: its description says all.
+        let settings = config.venues.get(market.id).cloned().unwrap_or_default();
         let plan = Plan {
             endpoints: Endpoints { ws: format!("ws://{addr}"), rest: format!("http://{addr}") },
             symbols: trial.symbols.iter().chain(&trial.unknown).map(|s| (*s).to_owned()).collect(),
             channels: trial.channels.iter().map(|s| (*s).to_owned()).collect(),
             limits: config.session.clone(),
+            pace: settings.pace,
             last_trades: BTreeMap::new(),
         };
         let (out, input) = mpsc::channel(4096);
@@ -291,7 +294,7 @@ impl Chaos {
             rest: plan.endpoints.rest.clone(),
             config: config.link.clone(),
             http: http::Client::new(config.link.http_timeout_ms, None).expect("a client"),
-            quota: Quota::of_process("test", market.id, venue.rates(market), &BTreeMap::new(), 100, Wall::new()),
+            quota: Quota::of_process("test", market.id, venue.buckets(market), &settings.rates, 100, Wall::new()),
             proxy: None,
             board: Board::default(),
             wall: Wall::new(),

@@ -3,7 +3,7 @@
 
 use schemas::Instrument;
 
-use super::{CONNECT, Endpoints, HistoryPage, Market, REST, Rate, Request, Venue};
+use super::{Endpoints, HistoryPage, Market, Request, Venue};
 use crate::book::Rule;
 use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
@@ -56,22 +56,6 @@ impl Venue for Coinbase {
         // Measured on the recording of Exchange of 2021: 7 products, 88 matches behind their `last_match`, every step
         // is one. Advanced: the nine rows of a recorded sweep are 1100253489 to 1100253497.
         TradeIds::Consecutive
-    }
-    fn rates(&self, market: Market) -> &'static [Rate] {
-        const WINDOW_MS: u64 = 1000;
-        match api(market) {
-            // REST: 10 a second for an address. Connections: a copy of the documentation says 750 a second, a newer
-            // one 8; unconfirmed, so the lower one.
-            Api::Advanced => &[
-                Rate { bucket: REST, weight: 10, window_ms: WINDOW_MS, used_header: None },
-                Rate { bucket: CONNECT, weight: 8, window_ms: WINDOW_MS, used_header: None },
-            ],
-            // Connections: 8 a second, 20 at once. REST: 10 a second, unconfirmed for public requests.
-            Api::Exchange => &[
-                Rate { bucket: REST, weight: 10, window_ms: WINDOW_MS, used_header: None },
-                Rate { bucket: CONNECT, weight: 8, window_ms: WINDOW_MS, used_header: None },
-            ],
-        }
     }
     fn endpoints(&self, market: Market, test: bool) -> Endpoints {
         let (ws, rest) = match (api(market), test) {

@@ -2,7 +2,7 @@
 
 use schemas::Instrument;
 
-use super::{CONNECT, Endpoints, HistoryPage, Market, REST, Rate, Request, Venue};
+use super::{Endpoints, HistoryPage, Market, Request, Venue};
 use crate::book::Rule;
 use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
@@ -34,13 +34,8 @@ impl Venue for Deribit {
     fn trade_ids(&self, _market: Market) -> TradeIds {
         TradeIds::Consecutive
     }
-    fn rates(&self, _market: Market) -> &'static [Rate] {
-        // 20 requests a second sustained for whoever has no account of its own; connections: 32 an address.
-        const WINDOW_MS: u64 = 1000;
-        &[
-            Rate { bucket: REST, weight: 20, window_ms: WINDOW_MS, used_header: None },
-            Rate { bucket: CONNECT, weight: 5, window_ms: WINDOW_MS, used_header: None },
-        ]
+    fn is_pinged(&self) -> bool {
+        true
     }
     fn endpoints(&self, _market: Market, test: bool) -> Endpoints {
         let host = if test { "test.deribit.com" } else { "www.deribit.com" };

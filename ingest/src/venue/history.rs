@@ -1,12 +1,11 @@
 //! What a fresh start asks of every market, over REST of its stand-in: instruments and candles.
 
-use std::collections::BTreeMap;
-
 use schemas::{Nanos, Timeframe};
 use simulator::config::Config as Simulated;
 use simulator::{Options, Simulator, VenueId};
 
 use super::{HistoryPage, Market, Request, VENUES, Venue};
+use crate::config::Config;
 use crate::http;
 use crate::quota::Quota;
 use crate::wall::Wall;
@@ -30,7 +29,8 @@ const STAND_INS: &[(&str, VenueId, &str)] = &[
 
 async fn answer(venue: &dyn Venue, market: Market, address: &str, request: &Request) -> String {
     let http = http::Client::new(10_000, None).expect("a client");
-    let quota = Quota::of_process("test", market.id, venue.rates(market), &BTreeMap::new(), 100, Wall::new());
+    let own = &Config::load(None).expect("defaults").venues[market.id].rates;
+    let quota = Quota::of_process("test", market.id, venue.buckets(market), own, 100, Wall::new());
     let answer = http.ask(address, request, &quota).await.expect("an answer");
     assert_eq!(answer.status, 200, "{} {}: {}", market.id, request.path, answer.body);
     answer.body

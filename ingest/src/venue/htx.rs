@@ -2,7 +2,7 @@
 
 use schemas::Instrument;
 
-use super::{CONNECT, Endpoints, HistoryPage, Market, REST, Rate, Request, Venue};
+use super::{Endpoints, HistoryPage, Market, Request, Venue};
 use crate::book::Rule;
 use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
@@ -75,17 +75,6 @@ impl Venue for Htx {
             // Ten thousand times the number of the match, which counts more than trades: each of the five recorded steps
             // rises, none by one.
             Kind::Linear | Kind::Inverse => TradeIds::Rising,
-        }
-    }
-    fn rates(&self, market: Market) -> &'static [Rate] {
-        // Not confirmed by a fixture. Spot names 50 to 100 requests in 2 s by endpoint: the least; derivatives 240
-        // public ones in 3 s. Of connections neither says anything; 10 a second is our own restraint.
-        const CONNECTS: Rate = Rate { bucket: CONNECT, weight: 10, window_ms: 1000, used_header: None };
-        match kind(market) {
-            Kind::Spot => &[Rate { bucket: REST, weight: 50, window_ms: 2000, used_header: None }, CONNECTS],
-            Kind::Linear | Kind::Inverse => {
-                &[Rate { bucket: REST, weight: 240, window_ms: 3000, used_header: None }, CONNECTS]
-            }
         }
     }
     /// There is no public test net: production either way.

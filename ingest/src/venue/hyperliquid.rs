@@ -3,7 +3,7 @@
 
 use schemas::Instrument;
 
-use super::{CONNECT, Endpoints, HistoryPage, Market, REST, Rate, Request, Venue};
+use super::{Endpoints, HistoryPage, Market, Request, Venue};
 use crate::book::Rule;
 use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
@@ -45,13 +45,8 @@ impl Venue for Hyperliquid {
     fn trade_ids(&self, _market: Market) -> TradeIds {
         TradeIds::Unordered
     }
-    fn rates(&self, _market: Market) -> &'static [Rate] {
-        const WINDOW_MS: u64 = 60_000;
-        // How many new connections a minute is unconfirmed: the documentation's copies say 30 or nothing.
-        &[
-            Rate { bucket: REST, weight: 1200, window_ms: WINDOW_MS, used_header: None },
-            Rate { bucket: CONNECT, weight: 30, window_ms: WINDOW_MS, used_header: None },
-        ]
+    fn is_pinged(&self) -> bool {
+        true
     }
     fn endpoints(&self, _market: Market, test: bool) -> Endpoints {
         let host = if test { "api.hyperliquid-testnet.xyz" } else { "api.hyperliquid.xyz" };

@@ -2,7 +2,7 @@
 
 use schemas::Instrument;
 
-use super::{CONNECT, Endpoints, HistoryPage, Market, REST, Rate, Request, Venue};
+use super::{Endpoints, HistoryPage, Market, Request, Venue};
 use crate::book::Rule;
 use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
@@ -62,14 +62,8 @@ impl Venue for Mexc {
         // to order anything by.
         TradeIds::Unordered
     }
-    fn rates(&self, market: Market) -> &'static [Rate] {
-        // [K] Spot: 500 weight in 10 s, of each endpoint; we take it as of all together. Contract: 20 requests in 2 s.
-        // How many connections an address may open is stated nowhere; this is our own restraint.
-        const CONNECTS: Rate = Rate { bucket: CONNECT, weight: 10, window_ms: 10_000, used_header: None };
-        match kind(market) {
-            Kind::Spot => &[Rate { bucket: REST, weight: 500, window_ms: 10_000, used_header: None }, CONNECTS],
-            Kind::Contract => &[Rate { bucket: REST, weight: 20, window_ms: 2_000, used_header: None }, CONNECTS],
-        }
+    fn is_pinged(&self) -> bool {
+        true
     }
     fn endpoints(&self, market: Market, _test: bool) -> Endpoints {
         // The venue has no test system.

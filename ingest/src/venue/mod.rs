@@ -6,6 +6,7 @@ use crate::book;
 use crate::custom;
 use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
+use crate::rate::Allowance;
 use crate::session::{Plan, Session};
 
 pub mod binance;
@@ -63,7 +64,7 @@ pub struct Request {
     pub body: String,
     /// What it costs of its bucket.
     pub weight: u32,
-    /// A name of [`Venue::rates`].
+    /// A name of [`Venue::buckets`].
     pub bucket: &'static str,
     /// Nothing depends on it: it is paid from what others leave of the bucket.
     pub spare: bool,
@@ -97,15 +98,20 @@ pub const REST: &str = "rest";
 /// The bucket that every connection attempt costs 1 of.
 pub const CONNECT: &str = "connect";
 
-/// What a venue allows an address within a window; the configuration may say otherwise.
+/// What a venue counts for itself of what an address asks of it. How much it allows is in the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rate {
-    pub bucket: &'static str,
-    /// Weight that may be spent in a window.
-    pub weight: u32,
-    pub window_ms: u64,
+pub struct Bucket {
+    pub name: &'static str,
     /// The header in which the venue says how much of the window is spent.
     pub used_header: Option<&'static str>,
+    /// What a description states; the configuration may say otherwise.
+    pub stated: Option<Allowance>,
+}
+
+impl Bucket {
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, used_header: None, stated: None }
+    }
 }
 
 /// A page of a symbol's candles.
@@ -142,8 +148,14 @@ pub trait Venue: Sync {
     fn trade_ids(&self, market: Market) -> TradeIds;
     /// Production, or the venue's test system.
     fn endpoints(&self, market: Market, test: bool) -> Endpoints;
-    /// What the venue allows an address: at least [`REST`] and [`CONNECT`].
-    fn rates(&self, market: Market) -> &'static [Rate];
+    /// What the venue counts: at least [`REST`] and [`CONNECT`].
+    fn buckets(&self, _market: Market) -> &'static [Bucket] {
+        &const { [Bucket::new(REST), Bucket::new(CONNECT)] }
+    }
+    /// Whether we ping it, or ask it for heartbeats.
+    fn is_pinged(&self) -> bool {
+        false
+    }
     /// Requests whose answers describe `symbols`.
     fn instrument_requests(&self, market: Market, symbols: &[String]) -> Vec<Request>;
     /// Reads such an answer. Instruments of an unknown kind or state are left out and named in the second list.

@@ -3,7 +3,7 @@
 
 use schemas::Instrument;
 
-use super::{Endpoints, HistoryPage, Market, Rate, Request, Venue};
+use super::{Bucket, Endpoints, HistoryPage, Market, Request, Venue};
 use crate::book::Rule;
 use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
@@ -49,8 +49,11 @@ impl Venue for Okx {
     fn trade_ids(&self, _market: Market) -> TradeIds {
         TradeIds::Consecutive
     }
-    fn rates(&self, _market: Market) -> &'static [Rate] {
-        rest::RATES
+    fn buckets(&self, _market: Market) -> &'static [Bucket] {
+        rest::BUCKETS
+    }
+    fn is_pinged(&self) -> bool {
+        true
     }
     /// Both environments share the REST host: the test one wants the header `x-simulated-trading: 1`, without it its
     /// instruments and books are those of production.

@@ -17,6 +17,7 @@ fn session(covers_ms: i64, stored: Option<u64>) -> Box<dyn Session> {
         symbols: vec!["BTCUSD".into()],
         channels: vec!["trades".into()],
         limits,
+        pace: Default::default(),
         last_trades: stored.map(|id| ("BTCUSD".to_owned(), tail(id))).into_iter().collect(),
     };
     described.sessions(described.market(), &plan).remove(0)

@@ -6,25 +6,14 @@ use serde_json::json;
 
 use super::{Kind, decode, rest};
 use crate::book::Rule;
-use crate::connection::{BookSource, Call, Carries, Connection, Ids, Pace, Protocol, Topic, cut};
+use crate::connection::{BookSource, Call, Carries, Connection, Ids, Protocol, Topic, cut};
 use crate::event::{Event, Frame, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 use crate::venue::{Request, percent};
 
-/// Streams of one connection; the venue allows 1024.
-const STREAMS_MAX: usize = 1024;
 /// Streams of one SUBSCRIBE message.
 const BATCH_MAX: usize = 100;
-
-/// Between two messages to the venue. Spot takes 5 a second, and its pings are answered out of the same budget;
-/// futures take 10.
-fn send_spacing_ms(kind: Kind) -> i64 {
-    match kind {
-        Kind::Spot => 300,
-        Kind::Usdm | Kind::Coinm => 150,
-    }
-}
 
 /// USD-M splits its streams over paths; the others have one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -107,7 +96,7 @@ pub fn sessions(kind: Kind, rule: Rule, plan: &Plan) -> Vec<Box<dyn Session>> {
         let protocol = || Binance { kind, path, channels: plan.channels.clone() };
         let whole = plan.channels.iter().filter(|c| !c.contains("{}") && Path::of(kind, c) == path);
         let whole = whole.map(|c| Topic::new("", Carries::Other, c.clone())).collect();
-        for (symbols, topics) in cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, STREAMS_MAX) {
+        for (symbols, topics) in cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, plan.pace.topics_max) {
             let number = sessions.len();
             let ids = TradeIds::Consecutive;
             sessions.push(Box::new(Connection::new(protocol(), number, plan, rule, ids, &symbols, topics)));
@@ -156,10 +145,6 @@ impl Protocol for Binance {
 
     fn path(&self) -> String {
         self.path.text().to_owned()
-    }
-
-    fn pace(&self) -> Pace {
-        Pace { send_spacing_ms: send_spacing_ms(self.kind), topics_max: STREAMS_MAX, ping: None, quiet_ms: 60_000 }
     }
 
     fn topics(&self, symbol: &str) -> Vec<Topic> {

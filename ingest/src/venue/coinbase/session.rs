@@ -11,18 +11,14 @@ use serde_json::json;
 
 use super::{Api, advanced, exchange, rest};
 use crate::book::Rule;
-use crate::connection::{BookSource, Call, Carries, Connection, Ids, Pace, Protocol, Refused, Topic, cut};
+use crate::connection::{BookSource, Call, Carries, Connection, Ids, Protocol, Refused, Topic, cut};
 use crate::event::{Control, Event, Frame, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 use crate::venue::Request;
 
-/// Channels and products of one connection: a choice of ours, neither API documents a bound.
-const TOPICS_MAX: usize = 500;
-/// Products of one subscribe message of Advanced: a choice of ours too.
+/// Products of one subscribe message of Advanced: a choice of ours, no bound is documented.
 const PRODUCTS_MAX: usize = 100;
-/// Quiet after a 429 that does not say for how long; REST allows 10 a second.
-const QUIET_MS: i64 = 2000;
 /// Frames of trades whose times are remembered for a product: a hole in the trades of Advanced is asked for by time.
 const RECENT_MAX: usize = 256;
 /// Products whose times are remembered.
@@ -33,7 +29,7 @@ pub fn sessions(api: Api, plan: &Plan) -> Vec<Box<dyn Session>> {
     // Each connection needs heartbeats of its own: they go before everything else.
     let whole = plan.channels.iter().filter(|c| !c.contains("{}") && *c != HEARTBEATS);
     let whole = whole.map(|c| Topic::new("", Carries::Other, c.clone())).collect();
-    let parts = cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, TOPICS_MAX);
+    let parts = cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, plan.pace.topics_max);
     let session = |(n, (symbols, topics)): (usize, (Vec<String>, Vec<Topic>))| {
         let ids = TradeIds::Consecutive;
         Box::new(Connection::new(protocol(), n, plan, Rule::Unnumbered, ids, &symbols, topics)) as Box<dyn Session>
@@ -151,16 +147,6 @@ impl Protocol for Coinbase {
 
     fn path(&self) -> String {
         String::new()
-    }
-
-    fn pace(&self) -> Pace {
-        let send_spacing_ms = match self.api {
-            // 8 messages a second without a login.
-            Api::Advanced => 150,
-            // 100 a second.
-            Api::Exchange => 20,
-        };
-        Pace { send_spacing_ms, topics_max: TOPICS_MAX, ping: None, quiet_ms: QUIET_MS }
     }
 
     fn topics(&self, symbol: &str) -> Vec<Topic> {

@@ -4,21 +4,15 @@ use serde_json::{Value, json};
 
 use super::{decode, rest};
 use crate::book::Rule;
-use crate::connection::{BookSource, Call, Carries, Connection, Ids, Pace, Protocol, Refused, Topic, cut};
+use crate::connection::{BookSource, Call, Carries, Connection, Ids, Protocol, Refused, Topic, cut};
 use crate::event::{Event, Frame, Trade};
 use crate::feed::TradeIds;
-use crate::session::{Plan, Session};
+use crate::session::{Pace, Plan, Session};
 use crate::venue::Request;
 
-/// Channels of one connection and of one subscribe request; the venue allows 500 a request.
-const CHANNELS_MAX: usize = 500;
+/// Channels of one subscribe request.
 const BATCH_MAX: usize = 100;
-/// Between two requests: subscribing costs more than the ordinary 20 a second, 3 a second are safe.
-const SEND_SPACING_MS: i64 = 350;
-/// The venue sends a test request this often; it refuses less than 10.
-const HEARTBEAT_S: u64 = 30;
-/// After error 10028 (no credits left; the venue ends the session).
-const OUT_OF_CREDITS_MS: i64 = 10_000;
+/// No credits left; the venue ends the session.
 const TOO_MANY_REQUESTS: i64 = 10_028;
 
 /// `{}` is the instrument.
@@ -42,10 +36,10 @@ pub fn check_channel(channel: &str) -> Result<(), String> {
 
 /// As few connections as the limits allow; the channels of one instrument stay together.
 pub fn sessions(plan: &Plan) -> Vec<Box<dyn Session>> {
-    let protocol = || Deribit { channels: plan.channels.clone() };
+    let protocol = || Deribit { channels: plan.channels.clone(), pace: plan.pace };
     let whole = plan.channels.iter().filter(|c| !c.contains("{}"));
     let whole = whole.map(|c| Topic::new("", Carries::Other, c.clone())).collect();
-    let parts = cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, CHANNELS_MAX);
+    let parts = cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, plan.pace.topics_max);
     let session = |(n, (symbols, topics)): (usize, (Vec<String>, Vec<Topic>))| {
         let ids = TradeIds::Consecutive;
         Box::new(Connection::new(protocol(), n, plan, Rule::Chain, ids, &symbols, topics)) as Box<dyn Session>
@@ -56,6 +50,7 @@ pub fn sessions(plan: &Plan) -> Vec<Box<dyn Session>> {
 struct Deribit {
     /// Of the configuration.
     channels: Vec<String>,
+    pace: Pace,
 }
 
 /// `book.X.100ms` is followed; `book.X.none.20.100ms` is a whole top each time.
@@ -82,17 +77,13 @@ impl Protocol for Deribit {
         "/ws/api/v2".to_owned()
     }
 
-    fn pace(&self) -> Pace {
-        Pace { send_spacing_ms: SEND_SPACING_MS, topics_max: CHANNELS_MAX, ping: None, quiet_ms: OUT_OF_CREDITS_MS }
-    }
-
     fn topics(&self, symbol: &str) -> Vec<Topic> {
         let channels = self.channels.iter().filter(|c| c.contains("{}"));
         channels.map(|c| Topic::new(symbol, carries(c), c.replace("{}", symbol))).collect()
     }
 
     fn hello(&mut self, ids: &mut Ids) -> Vec<Call> {
-        vec![call(ids, "public/set_heartbeat", &json!({ "interval": HEARTBEAT_S }), &[])]
+        vec![call(ids, "public/set_heartbeat", &json!({ "interval": self.pace.ping_ms / 1000 }), &[])]
     }
 
     fn subscribe(&mut self, ids: &mut Ids, topics: &[Topic], on: bool) -> Vec<Call> {
@@ -114,7 +105,7 @@ impl Protocol for Deribit {
 
     fn refused(&self, code: Option<i64>, _message: &str) -> Refused {
         match code {
-            Some(TOO_MANY_REQUESTS) => Refused::Leave { after_ms: OUT_OF_CREDITS_MS },
+            Some(TOO_MANY_REQUESTS) => Refused::Leave { after_ms: self.pace.quiet_ms },
             _ => Refused::Named,
         }
     }

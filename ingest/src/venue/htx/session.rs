@@ -8,28 +8,21 @@ use super::Kind;
 use super::channel::{Channel, Socket, heartbeat, polling};
 use super::{decode, rest};
 use crate::book::Rule;
-use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Pace, Protocol, Refused, Topic, cut};
+use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Protocol, Refused, Topic, cut};
 use crate::event::{Event, Frame, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 use crate::venue::Request;
-
-/// Topics of one connection. The venue names no bound that a fixture confirms; this is our own restraint.
-const TOPICS_MAX: usize = 200;
-/// Between two messages: 20 a second. Not confirmed by a fixture either.
-const SEND_SPACING_MS: i64 = 50;
-/// Quiet after a 429, which has no `Retry-After`: several of the venue's windows of 2 or 3 s.
-const QUIET_MS: i64 = 10_000;
 
 /// As few connections as the limits allow, for each socket that the channels need.
 pub fn sessions(kind: Kind, rule: Rule, ids: TradeIds, plan: &Plan) -> Vec<Box<dyn Session>> {
     let mut sessions: Vec<Box<dyn Session>> = Vec::new();
     for socket in [Socket::Market, Socket::Feed, Socket::Notification, Socket::Index, Socket::Center] {
         let Some(path) = socket.path(kind) else { continue };
-        let protocol = || Htx { kind, socket, path, channels: plan.channels.clone() };
+        let protocol = || Htx { kind, socket, path, channels: plan.channels.clone(), quiet_ms: plan.pace.quiet_ms };
         let whole = plan.channels.iter().filter(|c| socket == Socket::Center && heartbeat(kind) == Some(c.as_str()));
         let whole = whole.map(|c| Topic::new("", Carries::Other, c.clone())).collect();
-        for (symbols, topics) in cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, TOPICS_MAX) {
+        for (symbols, topics) in cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, plan.pace.topics_max) {
             let number = sessions.len();
             sessions.push(Box::new(Connection::new(protocol(), number, plan, rule, ids, &symbols, topics)));
         }
@@ -43,6 +36,7 @@ struct Htx {
     path: &'static str,
     /// Of the configuration.
     channels: Vec<String>,
+    quiet_ms: i64,
 }
 
 impl Htx {
@@ -80,11 +74,6 @@ impl Protocol for Htx {
 
     fn path(&self) -> String {
         self.path.to_owned()
-    }
-
-    /// The venue pings; we do not.
-    fn pace(&self) -> Pace {
-        Pace { send_spacing_ms: SEND_SPACING_MS, topics_max: TOPICS_MAX, ping: None, quiet_ms: QUIET_MS }
     }
 
     /// Funding comes once a minute, liquidations and statuses when there are any: what shows that the socket lives is its ping.
@@ -126,7 +115,7 @@ impl Protocol for Htx {
     fn refused(&self, code: Option<i64>, message: &str) -> Refused {
         // Too many requests in its window: those that wait would be refused as well.
         if code == Some(429) || message.starts_with("429") || message.starts_with("too-many-request") {
-            return Refused::Leave { after_ms: QUIET_MS };
+            return Refused::Leave { after_ms: self.quiet_ms };
         }
         Refused::Named
     }

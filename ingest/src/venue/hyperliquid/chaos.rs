@@ -3,8 +3,6 @@
 //! The venue's trade ids tell nothing of their order, but the stand-in's can be turned back into the numbers that they were
 //! made of ([`trade_number`]): so these tests know whether one is missing, which the program does not.
 
-use std::collections::BTreeMap;
-
 use schemas::Nanos;
 use simulator::hyperliquid::trade_number;
 use simulator::{Options, Simulator, VenueId};
@@ -186,7 +184,14 @@ async fn a_fresh_start_fetches_the_candles_and_instruments_of_six_coins_within_a
     let (venue, market) = by_id("hyperliquid").unwrap();
     let config = Config::load(None).unwrap();
     let client = http::Client::new(config.link.http_timeout_ms, None).unwrap();
-    let quota = Quota::of_process("warm-up", market.id, venue.rates(market), &BTreeMap::new(), 100, Wall::new());
+    let quota = Quota::of_process(
+        "warm-up",
+        market.id,
+        venue.buckets(market),
+        &config.venues[market.id].rates,
+        100,
+        Wall::new(),
+    );
     let before = Nanos(simulator::server::wall_ns());
     for (width, limit) in [("3m", 200), ("4h", 100)] {
         for coin in &coins {

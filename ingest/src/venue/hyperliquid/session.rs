@@ -7,21 +7,12 @@ use serde_json::json;
 use super::decode::{self, request_id};
 use super::rest;
 use crate::book::Rule;
-use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Pace, Protocol, Topic, cut};
+use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Protocol, Topic, cut};
 use crate::event::{Control, Event, Frame, Symbol, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 use crate::text::member;
 use crate::venue::Request;
-
-/// Subscriptions that the venue allows an address, over all its connections. What is beyond is refused and told as a gap.
-const SUBSCRIPTIONS_MAX: usize = 1000;
-/// Between two messages: the venue takes 2000 a minute from an address, so that this leaves a quarter for others.
-const SEND_SPACING_MS: i64 = 40;
-/// The venue closes a connection to which it has sent nothing for 60 s (unconfirmed); its pong is something sent.
-const PING_MS: i64 = 20_000;
-/// Weights count by the minute, and no answer says how much of it is left.
-const QUIET_MS: i64 = 60_000;
 
 /// Widths of the candles that the venue pushes.
 const WIDTHS: &[&str] = &["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "8h", "12h", "1d", "3d", "1w", "1M"];
@@ -45,7 +36,7 @@ pub fn check_channel(channel: &str) -> Result<(), String> {
 /// As few connections as the limits allow; the channels of one coin stay together.
 pub fn sessions(plan: &Plan) -> Vec<Box<dyn Session>> {
     let protocol = || Hyperliquid { channels: plan.channels.clone(), live: BTreeSet::new() };
-    let parts = cut(&plan.symbols, |symbol| protocol().topics(symbol), Vec::new(), SUBSCRIPTIONS_MAX);
+    let parts = cut(&plan.symbols, |symbol| protocol().topics(symbol), Vec::new(), plan.pace.topics_max);
     let session = |(n, (symbols, topics)): (usize, (Vec<String>, Vec<Topic>))| {
         let ids = TradeIds::Unordered;
         Box::new(Connection::new(protocol(), n, plan, Rule::Whole, ids, &symbols, topics)) as Box<dyn Session>
@@ -109,14 +100,8 @@ impl Protocol for Hyperliquid {
         "/ws".to_owned()
     }
 
-    fn pace(&self) -> Pace {
-        let ping = json!({ "method": "ping" }).to_string();
-        Pace {
-            send_spacing_ms: SEND_SPACING_MS,
-            topics_max: SUBSCRIPTIONS_MAX,
-            ping: Some((PING_MS, ping)),
-            quiet_ms: QUIET_MS,
-        }
+    fn ping(&self) -> Option<String> {
+        Some(json!({ "method": "ping" }).to_string())
     }
 
     fn topics(&self, symbol: &str) -> Vec<Topic> {

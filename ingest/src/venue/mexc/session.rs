@@ -8,23 +8,12 @@ use serde_json::{Value, json};
 use super::names::Names;
 use super::{Kind, contract, decode, push, rest};
 use crate::book::Rule;
-use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Pace, Protocol, Refused, Topic, cut};
+use crate::connection::{BookSource, Call, Carries, Connection, Ids, Lost, Protocol, Refused, Topic, cut};
 use crate::event::{Control, Event, Frame, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session, Tail};
 use crate::text::member;
 use crate::venue::Request;
-
-/// Channels of one spot connection: the venue refuses the 31st.
-const SPOT_TOPICS_MAX: usize = 30;
-/// Of one contract connection: no limit is stated; this is our own restraint.
-const CONTRACT_TOPICS_MAX: usize = 100;
-/// Between two messages: spot takes 100 a second, contract states no limit.
-const SEND_SPACING_MS: i64 = 25;
-/// Both end a connection on which nothing flows for a minute.
-const PING_PERIOD_MS: i64 = 20_000;
-/// After a 429 that does not say for how long: a window of spot's limits.
-const QUIET_MS: i64 = 10_000;
 
 /// Widths of candles on the socket.
 const WIDTHS: &[&str] = &["Min1", "Min5", "Min15", "Min30", "Min60", "Hour4", "Hour8", "Day1", "Week1", "Month1"];
@@ -75,19 +64,12 @@ pub fn sessions(kind: Kind, rule: Rule, plan: &Plan) -> Vec<Box<dyn Session>> {
     let protocol = || Mexc::new(kind, plan);
     let whole = plan.channels.iter().filter(|c| !c.contains("{}"));
     let whole = whole.map(|c| Topic::new("", Carries::Other, c.clone())).collect();
-    let parts = cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, topics_max(kind));
+    let parts = cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, plan.pace.topics_max);
     let session = |(n, (symbols, topics)): (usize, (Vec<String>, Vec<Topic>))| {
         let ids = TradeIds::Unordered;
         Box::new(Connection::new(protocol(), n, plan, rule, ids, &symbols, topics)) as Box<dyn Session>
     };
     parts.into_iter().enumerate().map(session).collect()
-}
-
-fn topics_max(kind: Kind) -> usize {
-    match kind {
-        Kind::Spot => SPOT_TOPICS_MAX,
-        Kind::Contract => CONTRACT_TOPICS_MAX,
-    }
 }
 
 struct Mexc {
@@ -201,17 +183,12 @@ impl Protocol for Mexc {
         }
     }
 
-    fn pace(&self) -> Pace {
+    fn ping(&self) -> Option<String> {
         let ping = match self.kind {
             Kind::Spot => r#"{"method":"PING"}"#,
             Kind::Contract => r#"{"method":"ping"}"#,
         };
-        Pace {
-            send_spacing_ms: SEND_SPACING_MS,
-            topics_max: topics_max(self.kind),
-            ping: Some((PING_PERIOD_MS, ping.to_owned())),
-            quiet_ms: QUIET_MS,
-        }
+        Some(ping.to_owned())
     }
 
     fn topics(&self, symbol: &str) -> Vec<Topic> {

@@ -17,24 +17,22 @@ use super::decode::{TradeRow, candle, maybe_stamp, parse, size_unit};
 use super::depth::BookRow;
 use crate::event::{Bar, Book, Trade};
 use crate::text::{MaybeQuoted, decimal};
-use crate::venue::{HistoryPage, REST, Rate, Request, digits};
+use crate::venue::{Bucket, HistoryPage, REST, Request, digits};
 
 /// The venue counts each endpoint for itself.
 const BOOKS: &str = "books";
 const TRADES: &str = "history-trades";
 const CANDLES: &str = "history-candles";
 
-const WINDOW_MS: u64 = 2000;
-
-/// Per address, from general knowledge: the venue's notes have no source for these four.
-pub const RATES: &[Rate] = &[
-    Rate { bucket: REST, weight: 20, window_ms: WINDOW_MS, used_header: None },
-    Rate { bucket: BOOKS, weight: 40, window_ms: WINDOW_MS, used_header: None },
-    Rate { bucket: TRADES, weight: 20, window_ms: WINDOW_MS, used_header: None },
-    Rate { bucket: CANDLES, weight: 20, window_ms: WINDOW_MS, used_header: None },
-    // Three connections a second and address.
-    Rate { bucket: crate::venue::CONNECT, weight: 3, window_ms: 1000, used_header: None },
-];
+pub const BUCKETS: &[Bucket] = &const {
+    [
+        Bucket::new(REST),
+        Bucket::new(BOOKS),
+        Bucket::new(TRADES),
+        Bucket::new(CANDLES),
+        Bucket::new(crate::venue::CONNECT),
+    ]
+};
 
 /// Levels of each side of a book: as many as the channel keeps.
 const BOOK_LEVELS: u32 = 400;

@@ -7,22 +7,14 @@ use serde_json::{Value, json};
 use super::decode::{self, PING, unsubscribed, width};
 use super::rest;
 use crate::book::Rule;
-use crate::connection::{BookSource, Call, Carries, Connection, Ids, Pace, Protocol, Refused, Topic, cut};
+use crate::connection::{BookSource, Call, Carries, Connection, Ids, Protocol, Refused, Topic, cut};
 use crate::event::{Event, Frame, Trade};
 use crate::feed::TradeIds;
 use crate::session::{Plan, Session};
 use crate::venue::Request;
 
-/// Channels of one connection: the venue names no bound.
-const CHANNELS_MAX: usize = 500;
 /// Channels of one subscribe message, which may have 64 KB.
 const BATCH_MAX: usize = 50;
-/// Between two messages: the venue takes 480 requests an hour and connection, which these batches stay far below.
-const SEND_SPACING_MS: i64 = 250;
-/// The venue closes a connection on which nothing was sent for 30 s.
-const PING_PERIOD_MS: i64 = 20_000;
-/// After a 429 (code 50011): its windows are of two seconds.
-const QUIET_MS: i64 = 2_000;
 /// `60014`: too many requests on the socket.
 const TOO_FREQUENT: i64 = 60_014;
 const TOO_FREQUENT_MS: i64 = 60_000;
@@ -83,7 +75,7 @@ pub fn sessions(plan: &Plan) -> Vec<Box<dyn Session>> {
         let protocol = || Okx { path, channels: plan.channels.clone(), rest_is_unnumbered: Cell::new(false) };
         let whole = plan.channels.iter().filter(|c| !c.contains("{}") && Path::of(c) == path);
         let whole = whole.map(|c| Topic::new("", Carries::Other, c.clone())).collect();
-        for (symbols, topics) in cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, CHANNELS_MAX) {
+        for (symbols, topics) in cut(&plan.symbols, |symbol| protocol().topics(symbol), whole, plan.pace.topics_max) {
             let (number, rule, ids) = (sessions.len(), Rule::Linked, TradeIds::Consecutive);
             sessions.push(Box::new(Connection::new(protocol(), number, plan, rule, ids, &symbols, topics)));
         }
@@ -135,9 +127,8 @@ impl Protocol for Okx {
         format!("/ws/v5/{}", self.path.name())
     }
 
-    fn pace(&self) -> Pace {
-        let ping = Some((PING_PERIOD_MS, PING.to_owned()));
-        Pace { send_spacing_ms: SEND_SPACING_MS, topics_max: CHANNELS_MAX, ping, quiet_ms: QUIET_MS }
+    fn ping(&self) -> Option<String> {
+        Some(PING.to_owned())
     }
 
     fn topics(&self, symbol: &str) -> Vec<Topic> {
