@@ -330,8 +330,9 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn ping(&mut self, now: Nanos, out: &mut Vec<Action>) {
-        let (Some(due), Some(text)) = (self.ping_due, self.protocol.ping()) else { return };
-        if due <= now {
+        if self.ping_due.is_some_and(|due| due <= now)
+            && let Some(text) = self.protocol.ping()
+        {
             self.ping_due = Some(after_ms(now, self.pace.ping_ms));
             if !self.waiting.has(PING) {
                 self.waiting.sent(now, PING.to_owned(), Vec::new());
