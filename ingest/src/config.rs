@@ -149,6 +149,11 @@ impl VenueConfig {
         Endpoints { ws: or(&self.ws_url, own.ws), rest: or(&self.rest_url, own.rest) }
     }
 
+    /// The venue's pace: what its description states, or what stands here.
+    pub fn pace(&self, venue: &dyn Venue) -> Pace {
+        venue.stated_pace().unwrap_or(self.pace)
+    }
+
     /// Trades come as aggregates, whose ids are others.
     pub fn wants_aggregates(&self) -> bool {
         self.channels.iter().any(|c| c.ends_with("@aggTrade"))
@@ -304,7 +309,7 @@ pub fn check_venue(id: &str, config: &VenueConfig) -> Result<(), ConfigError> {
 fn check_pace(id: &str, venue: &dyn Venue, config: &VenueConfig) -> Result<(), ConfigError> {
     let wrong = |key: &str, why: &str| Err(ConfigError::value(&format!("ingest.venues.{id}.pace{key}"), why));
     let Pace { send_spacing_ms, topics_max, ping_ms, quiet_ms } = config.pace;
-    if !config.describe.is_empty() {
+    if venue.stated_pace().is_some() {
         return if config.pace == Pace::default() { Ok(()) } else { wrong("", "is what its description says") };
     }
     for (key, is_set) in

@@ -68,7 +68,7 @@ pub async fn run(task: Task) -> anyhow::Result<()> {
         symbols: settings.symbols.clone(),
         channels: settings.channels.clone(),
         limits: task.config.session.clone(),
-        pace: settings.pace,
+        pace: settings.pace(venue),
         last_trades: last_trades(&task.bus, &task.id, &settings, task.partitions, ids).await?,
     };
     let floor = last_clock(&task.bus, &task.id).await?;
@@ -463,5 +463,6 @@ fn packer_of(task: &Task, settings: &VenueConfig, ids: TradeIds) -> Packer {
 /// The venue's purses.
 fn quota(task: &Task, settings: &VenueConfig, venue: &dyn Venue, market: Market, wall: &Wall) -> Quota {
     let QuotaConfig { address, percent } = &task.config.quota;
-    Quota::new(task.bus.clone(), address, market.id, venue.buckets(market), &settings.rates, *percent, wall.clone())
+    let (buckets, quiet_ms) = (venue.buckets(market), settings.pace(venue).quiet_ms);
+    Quota::new(task.bus.clone(), address, market.id, buckets, &settings.rates, *percent, quiet_ms, wall.clone())
 }

@@ -19,8 +19,6 @@ use crate::wall::Wall;
 const TRIES_MAX: u32 = 50;
 /// One wait for an allowance; then it is asked for again.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Quiet after a refusal that does not say for how long.
-const QUIET_MS: i64 = 10_000;
 /// Part of an allowance that requests may use on which nothing depends ([`Request::spare`]): so much of it that anybody spent
 /// makes them wait, and the rest is there for books and missed trades.
 const SPARE_PERCENT: u32 = 50;
@@ -40,6 +38,8 @@ pub struct Quota {
     /// Buckets of one address and market share this beginning.
     prefix: String,
     rates: Arc<BTreeMap<&'static str, (Allowance, Option<&'static str>)>>,
+    /// After a 429 that does not say for how long.
+    quiet_ms: i64,
     wall: Wall,
 }
 
@@ -60,9 +60,10 @@ impl Quota {
         buckets: &[Bucket],
         own: &BTreeMap<String, Allowance>,
         percent: u32,
+        quiet_ms: i64,
         wall: Wall,
     ) -> Self {
-        Self { store: Store::Bus(bus), ..Self::of_process(address, market, buckets, own, percent, wall) }
+        Self { store: Store::Bus(bus), ..Self::of_process(address, market, buckets, own, percent, quiet_ms, wall) }
     }
 
     /// Without a bus: connections of this process share it.
@@ -72,6 +73,7 @@ impl Quota {
         buckets: &[Bucket],
         own: &BTreeMap<String, Allowance>,
         percent: u32,
+        quiet_ms: i64,
         wall: Wall,
     ) -> Self {
         let allowed = |bucket: &Bucket| {
@@ -79,7 +81,7 @@ impl Quota {
             Some((bucket.name, (allowance.part(percent), bucket.used_header)))
         };
         let rates = Arc::new(buckets.iter().filter_map(allowed).collect());
-        Self { store: Store::Own(Arc::default()), prefix: format!("{address}.{market}"), rates, wall }
+        Self { store: Store::Own(Arc::default()), prefix: format!("{address}.{market}"), rates, quiet_ms, wall }
     }
 
     fn now_ms(&self) -> i64 {
@@ -122,7 +124,8 @@ impl Quota {
     pub async fn answered(&self, request: &Request, answer: &HttpAnswer) -> Result<(), BusError> {
         let Some((allowance, _)) = self.rates.get(request.bucket) else { return Ok(()) };
         if matches!(answer.status, 418 | 429) {
-            let wait_ms = answer.retry_after_s.map_or(QUIET_MS, |s| i64::try_from(s).unwrap_or(0).saturating_mul(1000));
+            let wait_ms =
+                answer.retry_after_s.map_or(self.quiet_ms, |s| i64::try_from(s).unwrap_or(0).saturating_mul(1000));
             self.change(request.bucket, |spent, now_ms| spent.quiet(now_ms.saturating_add(wait_ms))).await
         } else if let Some(used) = answer.used {
             self.change(request.bucket, |spent, now_ms| spent.told(*allowance, now_ms, used)).await
@@ -172,9 +175,22 @@ mod tests {
     use crate::venue::REST;
 
     #[tokio::test]
+    async fn a_429_that_does_not_say_for_how_long_silences_everybody_for_the_venues_own_quiet() {
+        const QUIET_MS: i64 = 200;
+        let own = [(REST.to_owned(), Allowance { weight: 100, window_ms: 60_000 })].into();
+        let quota = Quota::of_process("test", "m", &[Bucket::new(REST)], &own, 100, QUIET_MS, Wall::new());
+        let refusal = HttpAnswer { status: 429, retry_after_s: None, used: None, body: String::new() };
+        let since = quota.now_ms();
+        quota.answered(&Request::get("/"), &refusal).await.unwrap();
+        let spent = tokio::time::timeout(Duration::from_secs(5), quota.spend(REST, 1)).await;
+        assert!(spent.expect("no longer than that").unwrap(), "it had to wait");
+        assert!(quota.now_ms() >= since + QUIET_MS);
+    }
+
+    #[tokio::test]
     async fn what_nothing_depends_on_waits_at_half_of_the_allowance_and_leaves_the_rest_to_others() {
         let own = [(REST.to_owned(), Allowance { weight: 100, window_ms: 60_000 })].into();
-        let quota = Quota::of_process("test", "m", &[Bucket::new(REST)], &own, 100, Wall::new());
+        let quota = Quota::of_process("test", "m", &[Bucket::new(REST)], &own, 100, 10_000, Wall::new());
         assert!(!quota.spend(REST, 40).await.unwrap());
         for _ in 0..10 {
             assert!(!quota.spend_spare(REST, 1).await.unwrap());

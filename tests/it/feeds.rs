@@ -241,7 +241,7 @@ async fn what_several_spend_in_the_same_moment_counts_each_time() -> anyhow::Res
     let own = [(REST.to_owned(), Allowance { weight: WEIGHT, window_ms: 60_000 })].into();
     let mut work = tokio::task::JoinSet::new();
     for bus in [&bus, &other].into_iter().cycle().take(6) {
-        let quota = Quota::new(bus.clone(), "here", "binance", &[Bucket::new(REST)], &own, 100, Wall::new());
+        let quota = Quota::new(bus.clone(), "here", "binance", &[Bucket::new(REST)], &own, 100, 10_000, Wall::new());
         work.spawn(async move {
             let mut granted = 0;
             // Ends: what is beyond the allowance would wait for a minute.
@@ -266,7 +266,8 @@ async fn two_processes_behind_one_address_spend_from_one_purse() -> anyhow::Resu
     let (server, bus) = server("binance").await?;
     let other = server.bus("ingest").await?;
     let own = [(REST.to_owned(), Allowance { weight: 10, window_ms: WINDOW_MS })].into();
-    let quota = |bus: &Bus| Quota::new(bus.clone(), "here", "binance", &[Bucket::new(REST)], &own, 100, Wall::new());
+    let quota =
+        |bus: &Bus| Quota::new(bus.clone(), "here", "binance", &[Bucket::new(REST)], &own, 100, 10_000, Wall::new());
     let (one, two) = (quota(&bus), quota(&other));
     let since = Instant::now();
     let mut work = tokio::task::JoinSet::new();
@@ -291,7 +292,7 @@ async fn two_processes_behind_one_address_spend_from_one_purse() -> anyhow::Resu
     ensure!(granted[29] >= window * 2, "30 were granted within {:?}", granted[29]);
     // An allowance of the configuration takes the venue's place.
     let own = [(REST.to_owned(), Allowance { weight: 1000, window_ms: 1000 })].into();
-    let free = Quota::new(bus, "elsewhere", "binance", &[Bucket::new(REST)], &own, 100, Wall::new());
+    let free = Quota::new(bus, "elsewhere", "binance", &[Bucket::new(REST)], &own, 100, 10_000, Wall::new());
     for _ in 0..20 {
         ensure!(!free.spend(REST, 1).await?, "had to wait");
     }

@@ -79,6 +79,16 @@ impl Venue for Described {
     fn buckets(&self, _market: Market) -> &'static [Bucket] {
         self.buckets
     }
+    fn stated_pace(&self) -> Option<Pace> {
+        let limits = &self.description.limits;
+        Some(Pace {
+            // Rounded up: never more than the venue takes.
+            send_spacing_ms: (999 + limits.messages_per_s) / limits.messages_per_s,
+            topics_max: limits.topics_max,
+            ping_ms: self.description.ping.as_ref().map_or(0, |(every_ms, _)| *every_ms),
+            quiet_ms: limits.quiet_ms,
+        })
+    }
     fn instrument_requests(&self, _market: Market, _symbols: &[String]) -> Vec<Request> {
         Vec::new()
     }
@@ -146,16 +156,7 @@ impl Venue for Described {
         let (rule, ids) = (self.book_rule(market), self.trade_ids(market));
         let words = Words { description: Arc::clone(&self.description), channels: places(false) };
         let mut sessions: Vec<Box<dyn Session>> = Vec::new();
-        let limits = &self.description.limits;
-        let topics_max = limits.topics_max;
-        plan.pace = Pace {
-            // Rounded up: never more than the venue takes.
-            send_spacing_ms: (999 + limits.messages_per_s) / limits.messages_per_s,
-            topics_max,
-            ping_ms: self.description.ping.as_ref().map_or(0, |(every_ms, _)| *every_ms),
-            quiet_ms: limits.quiet_ms,
-        };
-        for (symbols, topics) in cut(&plan.symbols, |symbol| words.topics(symbol), Vec::new(), topics_max) {
+        for (symbols, topics) in cut(&plan.symbols, |symbol| words.topics(symbol), Vec::new(), plan.pace.topics_max) {
             let number = sessions.len();
             sessions.push(Box::new(Connection::new(words.clone(), number, &plan, rule, ids, &symbols, topics)));
         }

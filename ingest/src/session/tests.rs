@@ -17,8 +17,7 @@ pub(crate) struct Bench {
 pub(crate) fn plan(id: &str, symbols: &[&str], channels: &[&str], last: &[(&str, u64)]) -> Plan {
     let (found, market) = venue::by_id(id).unwrap();
     let config = Config::load(None).unwrap();
-    // Described venues have none.
-    let pace = config.venues.get(id).map(|venue| venue.pace).unwrap_or_default();
+    let pace = config.venues.get(id).cloned().unwrap_or_default().pace(found);
     let mut limits = config.session;
     limits.held_max = 5;
     limits.backfill_tries_max = 2;

@@ -283,7 +283,7 @@ impl Chaos {
             symbols: trial.symbols.iter().chain(&trial.unknown).map(|s| (*s).to_owned()).collect(),
             channels: trial.channels.iter().map(|s| (*s).to_owned()).collect(),
             limits: config.session.clone(),
-            pace: settings.pace,
+            pace: settings.pace(venue),
             last_trades: BTreeMap::new(),
         };
         let (out, input) = mpsc::channel(4096);
@@ -294,7 +294,15 @@ impl Chaos {
             rest: plan.endpoints.rest.clone(),
             config: config.link.clone(),
             http: http::Client::new(config.link.http_timeout_ms, None).expect("a client"),
-            quota: Quota::of_process("test", market.id, venue.buckets(market), &settings.rates, 100, Wall::new()),
+            quota: Quota::of_process(
+                "test",
+                market.id,
+                venue.buckets(market),
+                &settings.rates,
+                100,
+                plan.pace.quiet_ms,
+                Wall::new(),
+            ),
             proxy: None,
             board: Board::default(),
             wall: Wall::new(),

@@ -30,7 +30,7 @@ const STAND_INS: &[(&str, VenueId, &str)] = &[
 async fn answer(venue: &dyn Venue, market: Market, address: &str, request: &Request) -> String {
     let http = http::Client::new(10_000, None).expect("a client");
     let own = &Config::load(None).expect("defaults").venues[market.id].rates;
-    let quota = Quota::of_process("test", market.id, venue.buckets(market), own, 100, Wall::new());
+    let quota = Quota::of_process("test", market.id, venue.buckets(market), own, 100, 10_000, Wall::new());
     let answer = http.ask(address, request, &quota).await.expect("an answer");
     assert_eq!(answer.status, 200, "{} {}: {}", market.id, request.path, answer.body);
     answer.body

@@ -7,7 +7,7 @@ use crate::custom;
 use crate::event::{Bar, Event, Frame};
 use crate::feed::TradeIds;
 use crate::rate::Allowance;
-use crate::session::{Plan, Session};
+use crate::session::{Pace, Plan, Session};
 
 pub mod binance;
 pub mod coinbase;
@@ -151,6 +151,10 @@ pub trait Venue: Sync {
     /// What the venue counts: at least [`REST`] and [`CONNECT`].
     fn buckets(&self, _market: Market) -> &'static [Bucket] {
         &const { [Bucket::new(REST), Bucket::new(CONNECT)] }
+    }
+    /// The pace that a description states. `None`: it is in the configuration.
+    fn stated_pace(&self) -> Option<Pace> {
+        None
     }
     /// Whether we ping it, or ask it for heartbeats.
     fn is_pinged(&self) -> bool {

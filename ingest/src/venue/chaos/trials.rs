@@ -10,7 +10,7 @@ use super::{BOUND, Books, Chaos, Fault, Seen, Trial};
 /// From the loss of every connection, or of a book, until all is whole: back-off of at most 200 ms an attempt, connections at
 /// the venue's pace, subscriptions, REST, a quiet of up to 10 s where the venue asks for one; the rest is for a busy machine.
 const WHOLE_WITHIN: Duration = Duration::from_secs(30);
-/// Quiet after a 429 that does not say for how long (`QUIET_MS` of `ingest/src/quota.rs`).
+/// Quiet after a 429 that does not say for how long (`pace.quiet_ms` of the venues that are tried).
 pub const QUIET_MS: u64 = 10_000;
 /// Changes of a book that are awaited to see that it goes on.
 const CHANGES: usize = 10;

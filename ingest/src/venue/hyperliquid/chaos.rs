@@ -190,6 +190,7 @@ async fn a_fresh_start_fetches_the_candles_and_instruments_of_six_coins_within_a
         venue.buckets(market),
         &config.venues[market.id].rates,
         100,
+        10_000,
         Wall::new(),
     );
     let before = Nanos(simulator::server::wall_ns());
