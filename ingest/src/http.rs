@@ -101,3 +101,62 @@ fn causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::wall::Wall;
+
+    /// Connections and requests that a server of one answer saw.
+    #[derive(Default)]
+    struct Seen {
+        connections: AtomicUsize,
+        requests: AtomicUsize,
+    }
+
+    async fn server(status: &'static str) -> (String, Arc<Seen>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Seen::default());
+        let counted = Arc::clone(&seen);
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                counted.connections.fetch_add(1, Ordering::SeqCst);
+                let counted = Arc::clone(&counted);
+                tokio::spawn(async move {
+                    let (mut text, mut chunk) = (Vec::new(), [0; 1024]);
+                    while let Ok(n @ 1..) = socket.read(&mut chunk).await {
+                        text.extend_from_slice(&chunk[..n]);
+                        if text.ends_with(b"\r\n\r\n") {
+                            text.clear();
+                            counted.requests.fetch_add(1, Ordering::SeqCst);
+                            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\n[]");
+                            socket.write_all(answer.as_bytes()).await.unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        (base, seen)
+    }
+
+    #[tokio::test]
+    async fn requests_share_a_connection_and_what_hardly_changes_is_asked_for_once_unless_it_failed() {
+        let client = Client::new(5000, None).unwrap();
+        let quota = Quota::of_process("test", "m", &[], &BTreeMap::new(), 100, 1000, Wall::new());
+        for (status, asked) in [("200 OK", 3), ("503 Service Unavailable", 4)] {
+            let (base, seen) = server(status).await;
+            for _ in 0..2 {
+                client.ask(&base, &Request::get("/time"), &quota).await.unwrap();
+                client.ask_static(&base, &Request::get("/list"), &quota).await.unwrap();
+            }
+            let counts = (seen.requests.load(Ordering::SeqCst), seen.connections.load(Ordering::SeqCst));
+            assert_eq!(counts, (asked, 1), "{status}");
+        }
+    }
+}

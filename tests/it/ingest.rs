@@ -295,12 +295,19 @@ async fn a_venue_that_is_away_is_tried_until_it_is_there() -> anyhow::Result<()>
     // A port that was free a moment ago: nobody listens there yet.
     let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
     let toy = Toy::start(vec![vec![Step::Ack, Step::Trades(1..=2)]], 2).await?;
-    let feed = Feed::start(&bus, config(port, toy.rest));
+    let mut config = config(port, toy.rest);
+    config.link.unreachable_after_ms = 200;
+    let feed = Feed::start(&bus, config);
     let labels = Link { task: VENUE.into(), link: "stream-0".into() };
     wait_for("three failures", BOUND, || async {
         (feed.metrics.failures.get_or_create(&labels).get() >= 3).then_some(())
     })
     .await?;
+    let told = |facts: Vec<Raw>| {
+        let reason = |f: Raw| if let Raw::Link(l) = f { (l.event == "unreachable").then_some(l.reason) } else { None };
+        facts.into_iter().filter_map(reason).collect::<Vec<_>>()
+    };
+    wait_for("the error", BOUND, || async { (!told(facts(&bus).await.ok()?).is_empty()).then_some(()) }).await?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let forward = tokio::spawn(async move {
         while let Ok((mut from, _)) = listener.accept().await {
@@ -309,6 +316,9 @@ async fn a_venue_that_is_away_is_tried_until_it_is_there() -> anyhow::Result<()>
         }
     });
     until_trades(&bus, 2).await?;
+    let told = told(facts(&bus).await?);
+    let clear = |why: &String| why.contains(&format!("ws://127.0.0.1:{port}")) && why.contains("200 ms: ");
+    assert!(told.len() == 1 && told.iter().all(clear), "told once, with the address and why: {told:?}");
     feed.stop().await?;
     forward.abort();
     Ok(())
